@@ -1,0 +1,931 @@
+/* test_xmlstream.c - does xmlstream.c keep the promises of xmpp.h?
+ *
+ * Most of it is one table: bytes in, and the events that must come out, written
+ * as one line, the trace:
+ *
+ *     OPEN a STANZA {u}b[c='d' {v}e='f']'text'(g h) CLOSE
+ *     OPEN a ERROR not-well-formed@7
+ *
+ * An element is {namespace}name[attributes]'text'(children), and what is empty
+ * is left out. (The namespace of the prefix xml is long: `xml:` stands for it.)
+ * The number behind an error is the byte of the stream that it names.
+ *
+ * Each input is fed whole, in pieces of 1, 2, 3 and 7 bytes, and cut in two at
+ * every position: the trace must always be the same. What was accepted is then
+ * printed and read again: that must give the same trees.
+ *
+ * Prints failures only, and a last line that counts. */
+#define _POSIX_C_SOURCE 200809L
+#include "xmpp.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define XML_NS "http://www.w3.org/XML/1998/namespace"
+#define XMLNS_NS "http://www.w3.org/2000/xmlns/"
+#define STREAMS_NS "http://etherx.jabber.org/streams"
+
+static int passed, failed;
+
+/* --------------------------------------------------------------- The table */
+
+struct input {
+	const char *bytes;      /* with their number, for there are NULs among them */
+	size_t n;
+	const char *trace;
+	size_t max_stanza;      /* for xmlstream_new() */
+};
+
+#define CASE(bytes, trace) {bytes, sizeof bytes - 1, trace, 0}
+#define CASE_OF_10(bytes, trace) {bytes, sizeof bytes - 1, trace, 10}
+
+static const struct input accepted[] = {
+	/* Elements: the root is the stream, each of its children is a stanza. */
+	CASE("", ""),
+	CASE("<a", ""),
+	CASE("<a>", "OPEN a"),
+	CASE("<a></a>", "OPEN a CLOSE"),
+	CASE("<a/>", "OPEN a CLOSE"),
+	CASE("<a /> \r\n\t", "OPEN a CLOSE"),
+	CASE("\n<a>", "OPEN a"),
+	CASE("<a><b/></a>", "OPEN a STANZA b CLOSE"),
+	CASE("<a><b></b></a>", "OPEN a STANZA b CLOSE"),
+	CASE("<a\t\r\n><b\n/><c ></c\r\n></a\t>", "OPEN a STANZA b STANZA c CLOSE"),
+	CASE("<a><b/><c/><b/><d", "OPEN a STANZA b STANZA c STANZA b"),
+	CASE("<a> \t\r\n<b/>\n\n<c/> </a>\n", "OPEN a STANZA b STANZA c CLOSE"),
+	CASE("<a><b><c><d/></c><e/><f/></b>", "OPEN a STANZA b(c(d) e f)"),
+	CASE("<a><a><a></a></a></a>", "OPEN a STANZA a(a) CLOSE"),
+	CASE("<_A><b-.9_z/><Z/>", "OPEN _A STANZA b-.9_z STANZA Z"),
+
+	/* Text: all that is directly inside an element is joined. */
+	CASE("<a><b>x</b>", "OPEN a STANZA b'x'"),
+	CASE("<a><b>x<c>y</c>z<d/>!</b>", "OPEN a STANZA b'xz!'(c'y' d)"),
+	CASE("<a><b><c>1<d>2</d>3</c>4</b>", "OPEN a STANZA b'4'(c'13'(d'2'))"),
+	CASE("<a><b> \t\n x  </b>", "OPEN a STANZA b' \t\n x  '"),
+	CASE("<a><b>>/='\"]] ]> ]</b>", "OPEN a STANZA b'>/='\"]] ]> ]'"),
+	CASE("<a><b>]]</b><b>]</b>", "OPEN a STANZA b']]' STANZA b']'"),
+	CASE("<a><b>\x7F</b>", "OPEN a STANZA b'\x7F'"),
+	CASE("<a><b>x</b", "OPEN a"),
+
+	/* Attributes. */
+	CASE("<a><b c='d' e=\"f\"/>", "OPEN a STANZA b[c='d' e='f']"),
+	CASE("<a z='1' y='2' x='3'>", "OPEN a[z='1' y='2' x='3']"),
+	CASE("<a><b c='\"' d=\"'\"/>", "OPEN a STANZA b[c='\"' d=''']"),
+	CASE("<a><b c\n= \t'd'\r\ne =\"\" />", "OPEN a STANZA b[c='d' e='']"),
+	CASE("<a><b c='>' d=\"/>\"/>", "OPEN a STANZA b[c='>' d='/>']"),
+	CASE("<a><b c='/'></b><b c='/'/>", "OPEN a STANZA b[c='/'] STANZA b[c='/']"),
+	CASE("<a><b c=']]>'/>", "OPEN a STANZA b[c=']]>']"),
+	CASE("<a><b c=' d  e '/>", "OPEN a STANZA b[c=' d  e ']"),
+	CASE("<a><b i='' h='' g='' f='' e='' d='' c='' b='' a='' j=''/>",
+	 "OPEN a STANZA b[i='' h='' g='' f='' e='' d='' c='' b='' a='' j='']"),
+	CASE("<a><b c='>", "OPEN a"),
+
+	/* References. What one gives is text, never markup. */
+	CASE("<a><b>&lt;&gt;&amp;&quot;&apos;</b>", "OPEN a STANZA b'<>&\"''"),
+	CASE("<a><b c='&lt;&gt;&amp;&quot;&apos;'/>", "OPEN a STANZA b[c='<>&\"'']"),
+	CASE("<a><b>&amp;lt;&#38;lt;&lt;c/></b>", "OPEN a STANZA b'&lt;&lt;<c/>'"),
+	CASE("<a><b c='&#38;lt;&#60;'/>", "OPEN a STANZA b[c='&lt;<']"),
+	CASE("<a><b>x&#65;y&#x41;z</b>", "OPEN a STANZA b'xAyAz'"),
+	CASE("<a><b c='x&#65;y&#x41;z'/>", "OPEN a STANZA b[c='xAyAz']"),
+	CASE("<a><b>&#00000000000065;&#x00000000000041;</b>", "OPEN a STANZA b'AA'"),
+	CASE("<a><b>&#xe9;&#xE9;&#233;</b>", "OPEN a STANZA b'\xC3\xA9\xC3\xA9\xC3\xA9'"),
+	CASE("<a><b>&#x7F;&#x80;&#x7FF;&#x800;</b>", "OPEN a STANZA b'\x7F\xC2\x80\xDF\xBF\xE0\xA0\x80'"),
+	CASE("<a><b>&#xD7FF;&#xE000;&#xFFFD;</b>", "OPEN a STANZA b'\xED\x9F\xBF\xEE\x80\x80\xEF\xBF\xBD'"),
+	CASE("<a><b>&#x10000;&#x10FFFF;</b>", "OPEN a STANZA b'\xF0\x90\x80\x80\xF4\x8F\xBF\xBF'"),
+	CASE("<a><b c='&#1114111;'/>", "OPEN a STANZA b[c='\xF4\x8F\xBF\xBF']"),
+	CASE("<a><b>&am", "OPEN a"),
+
+	/* CDATA: nothing in it is markup but the end, and that is the first ]]>. */
+	CASE("<a><b><![CDATA[x]]></b>", "OPEN a STANZA b'x'"),
+	CASE("<a><b><![CDATA[]]></b>", "OPEN a STANZA b"),
+	CASE("<a><b><![CDATA[<c>&amp;&</b>]]></b>", "OPEN a STANZA b'<c>&amp;&</b>'"),
+	CASE("<a><b><![CDATA[]]]></b>", "OPEN a STANZA b']'"),
+	CASE("<a><b><![CDATA[]]]]></b>", "OPEN a STANZA b']]'"),
+	CASE("<a><b><![CDATA[x]y]]z]>]]></b>", "OPEN a STANZA b'x]y]]z]>'"),
+	CASE("<a><b><![CDATA[<![CDATA[]]></b>", "OPEN a STANZA b'<![CDATA['"),
+	CASE("<a><b>]]<![CDATA[>]]>]]</b>", "OPEN a STANZA b']]>]]'"),
+	CASE("<a><b>x<![CDATA[y]]><![CDATA[z]]>!<c/><![CDATA[?]]></b>", "OPEN a STANZA b'xyz!?'(c)"),
+	CASE("<a><b><![CDATA[x]]", "OPEN a"),
+
+	/* The XML declaration. */
+	CASE("<?xml version='1.0'?><a>", "OPEN a"),
+	CASE("<?xml version=\"1.0\" encoding=\"UTF-8\" standalone=\"yes\"?>\n<a>", "OPEN a"),
+	CASE("<?xml version='1.0' encoding='utf-8' standalone='no'?><a>", "OPEN a"),
+	CASE("<?xml version='1.0' standalone='yes'?><a>", "OPEN a"),
+	CASE("<?xml\tversion = '1.0'\r\nencoding= 'UTF-8' \n?> \r\n<a>", "OPEN a"),
+	CASE("<?xml version='1.1'?><a>", "OPEN a"),
+	CASE("<?xml version='1.0'?><a x='y'><b>z</b></a>", "OPEN a[x='y'] STANZA b'z' CLOSE"),
+	CASE("<?xml version='1.0'", ""),
+
+	/* Line breaks become \n, in attributes a space; but not those that were
+	 * written as references (XML 1.0, sections 2.11 and 3.3.3). */
+	CASE("<a><b>1\n2\r3\r\n4\r\r\n5\n\r</b>", "OPEN a STANZA b'1\n2\n3\n4\n\n5\n\n'"),
+	CASE("<a><b><![CDATA[\r\n1\r2\r\r\n]]></b>", "OPEN a STANZA b'\n1\n2\n\n'"),
+	CASE("<a><b>\r<c/>\r&#10;\r<![CDATA[\n]]></b>", "OPEN a STANZA b'\n\n\n\n\n'(c)"),
+	CASE("<a><b c='1\n2\r3\r\n4\r\r\n5\t6\r'/>", "OPEN a STANZA b[c='1 2 3 4  5 6 ']"),
+	CASE("<a><b>&#13;&#10;&#9;</b>", "OPEN a STANZA b'\r\n\t'"),
+	CASE("<a><b c='&#13;&#10;&#9;'/>", "OPEN a STANZA b[c='\r\n\t']"),
+
+	/* Namespaces. */
+	CASE("<a xmlns='u'><b c='d'/>", "OPEN {u}a STANZA {u}b[c='d']"),
+	CASE("<x:a xmlns:x='u'><b/><x:b/></x:a>", "OPEN {u}a STANZA b STANZA {u}b CLOSE"),
+	CASE("<a xmlns='u'><b xmlns='v'><c/></b><d/>", "OPEN {u}a STANZA {v}b({v}c) STANZA {u}d"),
+	CASE("<a xmlns='u'><b xmlns=''><c/></b><b/>", "OPEN {u}a STANZA b(c) STANZA {u}b"),
+	CASE("<a><b><x:c xmlns:x='u'><x:d xmlns:x='v'/><x:e/></x:c><c/></b>", "OPEN a STANZA b({u}c({v}d {u}e) c)"),
+	CASE("<a xmlns:xy='u' xmlns:x='v'><x:b/><xy:c/>", "OPEN a STANZA {v}b STANZA {u}c"),
+	CASE("<x:a y:b='' xmlns:x='u' xmlns:y='v'>", "OPEN {u}a[{v}b='']"),
+	CASE("<a><b xmlns:x='u' x:from='1' from='2'/>", "OPEN a STANZA b[{u}from='1' from='2']"),
+	CASE("<a xmlns='u' xmlns:x='u' b='1' x:b='2'>", "OPEN {u}a[b='1' {u}b='2']"),
+	CASE("<a xmlns:x='u' xmlns:y='v' x:b='1' y:b='2'>", "OPEN a[{u}b='1' {v}b='2']"),
+	CASE("<a xmlns='&#117;&amp;v'>", "OPEN {u&v}a"),
+	CASE("<a xmlnsx='u' xml='v'>", "OPEN a[xmlnsx='u' xml='v']"),
+	CASE("<a xml:lang='en'><b xml:lang='de'/>", "OPEN a[xml:lang='en'] STANZA b[xml:lang='de']"),
+	CASE("<a xmlns='u'><xml:b><c/></xml:b>", "OPEN {u}a STANZA xml:b({u}c)"),
+	CASE("<a xmlns:xml='" XML_NS "' xml:lang='en'>", "OPEN a[xml:lang='en']"),
+	CASE("<stream:stream xmlns='jabber:client' xmlns:stream='" STREAMS_NS "' version='1.0'>"
+	   "<stream:features/><message/></stream:stream>",
+	 "OPEN {" STREAMS_NS "}stream[version='1.0'] STANZA {" STREAMS_NS "}features"
+	 " STANZA {jabber:client}message CLOSE"),
+	CASE("<stream xmlns='" STREAMS_NS "'><features/>", "OPEN {" STREAMS_NS "}stream STANZA {" STREAMS_NS "}features"),
+	/* A header inside is an element like others: never a new stream. */
+	CASE("<s:s xmlns:s='u'><m><s:s to='x'/></m><s:s/></s:s>", "OPEN {u}s STANZA m({u}s[to='x']) STANZA {u}s CLOSE"),
+
+	/* UTF-8: the first and last character of each length, the edges of what is
+	 * excluded; and U+FEFF, which is a byte order mark only at the start. */
+	CASE("<a><b>\xC2\x80\xDF\xBF\xE0\xA0\x80</b>", "OPEN a STANZA b'\xC2\x80\xDF\xBF\xE0\xA0\x80'"),
+	CASE("<a><b>\xED\x9F\xBF\xEE\x80\x80\xEF\xBF\xBD</b>", "OPEN a STANZA b'\xED\x9F\xBF\xEE\x80\x80\xEF\xBF\xBD'"),
+	CASE("<a><b>\xF0\x90\x80\x80\xF4\x8F\xBF\xBF</b>", "OPEN a STANZA b'\xF0\x90\x80\x80\xF4\x8F\xBF\xBF'"),
+	CASE("<a><b>\xEF\xBB\xBF</b>", "OPEN a STANZA b'\xEF\xBB\xBF'"),
+	CASE("<a><b c='\xC3\xA9\xE2\x82\xAC'><![CDATA[\xF0\x9D\x84\x9E]]></b>",
+	 "OPEN a STANZA b[c='\xC3\xA9\xE2\x82\xAC']'\xF0\x9D\x84\x9E'"),
+	CASE("<\xC3\xA9><\xE6\xBC\xA2 \xC3\xBC='1'/></\xC3\xA9>", "OPEN \xC3\xA9 STANZA \xE6\xBC\xA2[\xC3\xBC='1'] CLOSE"),
+	CASE("<\xC3\xA9:\xC3\xBC xmlns:\xC3\xA9='u'>", "OPEN {u}\xC3\xBC"),
+	CASE("<a><b\xC2\xB7\xCC\x80\xE2\x80\xBF/><\xF0\x90\x80\x80/>", "OPEN a STANZA b\xC2\xB7\xCC\x80\xE2\x80\xBF STANZA \xF0\x90\x80\x80"),
+	CASE("<a><b>\xF0\x9D\x84", "OPEN a")
+};
+
+static const struct input refused[] = {
+	/* What RFC 6120 section 11.1 takes away from XML. */
+	CASE("<a><!-- x --><b/>", "OPEN a ERROR restricted-xml@3"),
+	CASE("<a><b>x<!-", "OPEN a ERROR restricted-xml@7"),
+	CASE("<!-- x --><a>", "ERROR restricted-xml@0"),
+	CASE("<a><?php x?><b/>", "OPEN a ERROR restricted-xml@3"),
+	CASE("<a><b><?php x?></b>", "OPEN a ERROR restricted-xml@6"),
+	CASE("<?php x?><a>", "ERROR restricted-xml@0"),
+	CASE("<?xml-stylesheet href='x'?><a>", "ERROR restricted-xml@0"),
+	CASE("<!DOCTYPE a><a>", "ERROR restricted-xml@0"),
+	CASE("<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;", "ERROR restricted-xml@21"),
+	CASE("<a><!DOCTYPE a>", "OPEN a ERROR restricted-xml@3"),
+	CASE("<a><b>&nbsp;</b>", "OPEN a ERROR restricted-xml@7"),
+	CASE("<a><b c='&nbsp;'/>", "OPEN a ERROR restricted-xml@10"),
+	CASE("<a><b>&LT;</b>", "OPEN a ERROR restricted-xml@7"),
+	CASE("<a><b>&am;</b>", "OPEN a ERROR restricted-xml@7"),
+	CASE("<a><b>&ampx;</b>", "OPEN a ERROR restricted-xml@7"),
+	CASE("<a><!ELEMENT b>", "OPEN a ERROR not-well-formed@3"),
+	CASE("<a><b><![cdata[x]]></b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b><![CDATA x", "OPEN a ERROR not-well-formed@6"),
+
+	/* Outside of stanzas: only white space. */
+	CASE("x", "ERROR not-well-formed@0"),
+	CASE(" &#32;<a>", "ERROR not-well-formed@1"),
+	CASE("\xEF\xBB\xBF<a>", "ERROR not-well-formed@0"), /* RFC 6120 section 11.6: no byte order mark */
+	CASE("<![CDATA[x]]><a>", "ERROR not-well-formed@0"),
+	CASE("</a>", "ERROR not-well-formed@2"),
+	CASE("<a>x", "OPEN a ERROR bad-format@3"),
+	CASE("<a><b/>x<c/>", "OPEN a STANZA b ERROR bad-format@7"),
+	CASE("<a>&#32;<b/>", "OPEN a ERROR bad-format@3"),
+	CASE("<a><![CDATA[ ]]><b/>", "OPEN a ERROR bad-format@3"),
+	CASE("<a>]]>", "OPEN a ERROR bad-format@3"),
+	CASE("<a></a>x", "OPEN a CLOSE ERROR not-well-formed@7"),
+	CASE("<a/> <b/>", "OPEN a CLOSE ERROR not-well-formed@5"),
+	CASE("<a></a></a>", "OPEN a CLOSE ERROR not-well-formed@7"),
+	CASE("<a></a><!-- x -->", "OPEN a CLOSE ERROR not-well-formed@7"),
+	CASE("<a></a><?xml version='1.0'?><a>", "OPEN a CLOSE ERROR not-well-formed@7"),
+
+	/* The XML declaration: nowhere but at byte 0. */
+	CASE(" <?xml version='1.0'?><a>", "ERROR restricted-xml@1"),
+	CASE("<?xml version='1.0'?><?xml version='1.0'?><a>", "ERROR restricted-xml@21"),
+	CASE("<a><?xml version='1.0'?><b/>", "OPEN a ERROR restricted-xml@3"),
+	CASE("<a><b><?xml version='1.0'?><a>", "OPEN a ERROR restricted-xml@6"),
+	CASE("<?xml version='1.0' encoding='ISO-8859-1'?><a>", "ERROR unsupported-encoding@2"),
+	CASE("<?xml version='1.0' encoding='UTF-16'?><a>", "ERROR unsupported-encoding@2"),
+	CASE("<?xml version='1.0' encoding='UTF-88'?><a>", "ERROR unsupported-encoding@2"),
+	CASE("<?xml ?><a>", "ERROR not-well-formed@2"),
+	CASE("<?xml?><a>", "ERROR restricted-xml@0"),
+	CASE("<?XML version='1.0'?><a>", "ERROR restricted-xml@0"),
+	CASE("<?xml version='1.0'><a>", "ERROR not-well-formed@18"),
+	CASE("<?xml version='1.0'encoding='UTF-8'?><a>", "ERROR not-well-formed@19"),
+	CASE("<?xml encoding='UTF-8'?><a>", "ERROR not-well-formed@2"),
+	CASE("<?xml encoding='UTF-8' version='1.0'?><a>", "ERROR not-well-formed@2"),
+	CASE("<?xml version='1.0' standalone='yes' encoding='UTF-8'?><a>", "ERROR not-well-formed@2"),
+	CASE("<?xml version='1.0' version='1.0'?><a>", "ERROR not-well-formed@2"),
+	CASE("<?xml version='1.0' standalone='maybe'?><a>", "ERROR not-well-formed@2"),
+	CASE("<?xml version='1.0' xmlns='u'?><a>", "ERROR not-well-formed@2"),
+	CASE("<?xml version='1.0' x='y'?><a>", "ERROR not-well-formed@2"),
+	CASE("<?xml version='1.'?><a>", "ERROR not-well-formed@2"),
+	CASE("<?xml version='1.0x'?><a>", "ERROR not-well-formed@2"),
+	CASE("<?xml version='2.0'?><a>", "ERROR not-well-formed@2"),
+	CASE("<?xml version='1.0' ? ><a>", "ERROR not-well-formed@21"),
+
+	/* Tags. */
+	CASE("<a><b></a>", "OPEN a ERROR not-well-formed@8"),
+	CASE("<a><b></bc>", "OPEN a ERROR not-well-formed@8"),
+	CASE("<a><bc></b>", "OPEN a ERROR not-well-formed@9"),
+	CASE("<a><b></B>", "OPEN a ERROR not-well-formed@8"),
+	CASE("<a><b></ b>", "OPEN a ERROR not-well-formed@8"),
+	CASE("<a><b></b c='d'>", "OPEN a ERROR not-well-formed@8"),
+	CASE("<a><b></b/>", "OPEN a ERROR not-well-formed@8"),
+	CASE("<a><b></>", "OPEN a ERROR not-well-formed@8"),
+	CASE("<x:a xmlns:x='u' xmlns:y='u'></y:a>", "OPEN {u}a ERROR not-well-formed@31"),
+	CASE("<a></b>", "OPEN a ERROR not-well-formed@5"),
+	CASE("<a><>", "OPEN a ERROR not-well-formed@4"),
+	CASE("<a>< b>", "OPEN a ERROR not-well-formed@4"),
+	CASE("<a><1>", "OPEN a ERROR not-well-formed@4"),
+	CASE("<a><-b>", "OPEN a ERROR not-well-formed@4"),
+	CASE("<a><.b>", "OPEN a ERROR not-well-formed@4"),
+	CASE("<a><\xC2\xB7>", "OPEN a ERROR not-well-formed@4"),
+	CASE("<a><b\xC3\x97>", "OPEN a ERROR not-well-formed@5"),
+	CASE("<a><b$>", "OPEN a ERROR not-well-formed@5"),
+	CASE("<a><b/ >", "OPEN a ERROR not-well-formed@5"),
+	CASE("<a><b/c>", "OPEN a ERROR not-well-formed@5"),
+	CASE("<a><b//>", "OPEN a ERROR not-well-formed@5"),
+	CASE("<a><b<", "OPEN a ERROR not-well-formed@5"),
+
+	/* Attributes. */
+	CASE("<a><b c='d'e='f'/>", "OPEN a ERROR not-well-formed@11"),
+	CASE("<a><b'c'/>", "OPEN a ERROR not-well-formed@5"),
+	CASE("<a><b c/>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b c 'd'/>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b c=/>", "OPEN a ERROR not-well-formed@8"),
+	CASE("<a><b c=d/>", "OPEN a ERROR not-well-formed@8"),
+	CASE("<a><b c==d/>", "OPEN a ERROR not-well-formed@8"),
+	CASE("<a><b ='d'/>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b 1='d'/>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b c='<'/>", "OPEN a ERROR not-well-formed@9"),
+	CASE("<a><b c='<", "OPEN a ERROR not-well-formed@9"),
+	CASE("<a><b c='1' c='2'/>", "OPEN a ERROR not-well-formed@18"),
+	CASE("<a><b xmlns:x='u' xmlns:y='u' x:c='1' y:c='2'/>", "OPEN a ERROR not-well-formed@46"),
+	CASE("<a><b a='' b='' c='' d='' e='' f='' g='' a=''/>", "OPEN a ERROR not-well-formed@46"),
+	CASE("<a><b a='' b='' c='' d='' e='' f='' g='' h='' a=''/>", "OPEN a ERROR not-well-formed@51"),
+	CASE("<a><b a='' b='' c='' d='' e='' f='' g='' h='' i='' d=''/>", "OPEN a ERROR not-well-formed@56"),
+	CASE("<a><b xmlns:x='u' xmlns:y='u' x:a='' b='' c='' d='' e='' f='' g='' h='' i='' y:a=''/>",
+	 "OPEN a ERROR not-well-formed@84"),
+
+	/* Text and references. */
+	CASE("<a><b>]]>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>x]]]></b>", "OPEN a ERROR not-well-formed@8"),
+	CASE("<a><b><![CDATA[x]]>]]></b>", "OPEN a ERROR not-well-formed@19"),
+	CASE("<a><b>& ", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b c='& '/>", "OPEN a ERROR not-well-formed@10"),
+	CASE("<a><b>&;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b c='&;'/>", "OPEN a ERROR not-well-formed@10"),
+	CASE("<a><b>&amp<", "OPEN a ERROR not-well-formed@10"),
+	CASE("<a><b c='&amp'/>", "OPEN a ERROR not-well-formed@10"),
+	CASE("<a><b>&amp&amp;", "OPEN a ERROR not-well-formed@10"),
+	CASE("<a><b>&1;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>&#;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>&#x;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b c='&#x;'/>", "OPEN a ERROR not-well-formed@10"),
+	CASE("<a><b>&#A;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>&#xG;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>&#X41;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>&#x0x41;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b c='&#+65;'/>", "OPEN a ERROR not-well-formed@10"), /* strtoul() would take these three */
+	CASE("<a><b c='&#-4294967231;'/>", "OPEN a ERROR not-well-formed@10"),
+	CASE("<a><b c='&# 65;'/>", "OPEN a ERROR not-well-formed@10"),
+	CASE("<a><b>&#+65;", "OPEN a ERROR not-well-formed@8"),
+	CASE("<a><b>&#0;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b c='&#0;'/>", "OPEN a ERROR not-well-formed@10"),
+	CASE("<a><b>&#8;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>&#x1F;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>&#xD800;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>&#xDFFF;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>&#xFFFE;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>&#xFFFF;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>&#x110000;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>&#x4010000;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>&#4294967361;", "OPEN a ERROR not-well-formed@7"), /* 65 and 2 to the 32nd, to the 64th */
+	CASE("<a><b>&#x10000000000000041;", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>&#99999999999999999999999;", "OPEN a ERROR not-well-formed@7"),
+
+	/* Bytes that are no characters; anywhere. */
+	CASE("\0", "ERROR not-well-formed@0"),
+	CASE("<a>\0", "OPEN a ERROR not-well-formed@3"),
+	CASE("<a\0>", "ERROR not-well-formed@2"),
+	CASE("<a><b>\0</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b c='\0'/>", "OPEN a ERROR not-well-formed@9"),
+	CASE("<a><b><![CDATA[\0]]></b>", "OPEN a ERROR not-well-formed@15"),
+	CASE("<a><b>\x01</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\x1F</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\x08</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>1\x0C""2345678901234567890</b>", "OPEN a ERROR not-well-formed@7"),
+	CASE("<a><b>12345678901\x0B""234567890</b>", "OPEN a ERROR not-well-formed@17"),
+	CASE("<a><b>\x80</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\xBF</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>x\xC3\xA9\xA9</b>", "OPEN a ERROR not-well-formed@9"),
+	CASE("<a><b>\xC0\x80</b>", "OPEN a ERROR not-well-formed@6"), /* overlong forms */
+	CASE("<a><b>\xC0\xBC/b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\xC1\xBF</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\xE0\x9F\xBF</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\xF0\x8F\xBF\xBF</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\xED\xA0\x80</b>", "OPEN a ERROR not-well-formed@6"), /* surrogates */
+	CASE("<a><b>\xED\xBF\xBF</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\xEF\xBF\xBE</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\xEF\xBF\xBF</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\xF4\x90\x80\x80</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\xF5\x80\x80\x80</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\xFE</b>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\xFF</b>", "OPEN a ERROR not-well-formed@6"),
+	/* Cut short: must not swallow what follows (CVE-2022-25235). */
+	CASE("<a><b>\xC3</b><c/>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\xE2\x82</b><c/>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b>\xF0\x9D\x84</b><c/>", "OPEN a ERROR not-well-formed@6"),
+	CASE("<a><b\xC3><c/>", "OPEN a ERROR not-well-formed@5"),
+	CASE("<a><b c='\xE2\x82'/><c/>", "OPEN a ERROR not-well-formed@9"),
+	CASE("<a><b/><b\xF0\x9D\x84/>", "OPEN a STANZA b ERROR not-well-formed@9"),
+
+	/* Namespaces. */
+	CASE("<a><x:b/>", "OPEN a ERROR bad-namespace-prefix@8"),
+	CASE("<x:a>", "ERROR bad-namespace-prefix@4"),
+	CASE("<a><b x:c='d'/>", "OPEN a ERROR bad-namespace-prefix@14"),
+	CASE("<a xmlns:xy='u'><x:b/>", "OPEN a ERROR bad-namespace-prefix@21"),
+	CASE("<a xmlns:x='u'><xy:b/>", "OPEN a ERROR bad-namespace-prefix@21"),
+	CASE("<a><b xmlns:x='u'/><x:c/>", "OPEN a STANZA b ERROR bad-namespace-prefix@24"),
+	CASE("<a><b><c xmlns:x='u'/><x:d/></b>", "OPEN a ERROR bad-namespace-prefix@27"),
+	CASE("<a><b xmlns:x=''/>", "OPEN a ERROR bad-namespace-prefix@17"),
+	CASE("<a><b xmlns:xml='u'/>", "OPEN a ERROR bad-namespace-prefix@20"),
+	CASE("<a><b xmlns:xmlns='u'/>", "OPEN a ERROR bad-namespace-prefix@22"),
+	CASE("<a><b xmlns:xmlns='" XMLNS_NS "'/>", "OPEN a ERROR bad-namespace-prefix@50"),
+	CASE("<a><b xmlns:x='" XMLNS_NS "'/>", "OPEN a ERROR bad-namespace-prefix@46"),
+	CASE("<a><b xmlns:x='" XML_NS "'/>", "OPEN a ERROR bad-namespace-prefix@53"),
+	CASE("<a><b xmlns='" XMLNS_NS "'/>", "OPEN a ERROR bad-namespace-prefix@44"),
+	CASE("<a><b xmlns='" XML_NS "'/>", "OPEN a ERROR bad-namespace-prefix@51"),
+	CASE("<a><xmlns:b/>", "OPEN a ERROR bad-namespace-prefix@12"),
+	CASE("<a><b xmlns='u' xmlns='u'/>", "OPEN a ERROR not-well-formed@26"),
+	CASE("<a><b xmlns:x='u' xmlns:x='v'/>", "OPEN a ERROR not-well-formed@30"),
+	CASE("<a:b:c xmlns:a='u'/>", "ERROR not-well-formed@1"),
+	CASE("<:a/>", "ERROR not-well-formed@1"),
+	CASE("<a:/>", "ERROR not-well-formed@1"),
+	CASE("<a::b xmlns:a='u'/>", "ERROR not-well-formed@1"),
+	CASE("<a:1 xmlns:a='u'/>", "ERROR not-well-formed@1"),
+	CASE("<a:\xC2\xB7 xmlns:a='u'/>", "ERROR not-well-formed@1"),
+	CASE("<a xmlns:x='u' x:1='b'/>", "ERROR not-well-formed@15"),
+	CASE("<a xmlns:x='u' x:y:z='b'/>", "ERROR not-well-formed@15"),
+	CASE("<a :b='c'/>", "ERROR not-well-formed@3"),
+	CASE("<a xmlns:='c'/>", "ERROR not-well-formed@3"),
+	CASE("<a xmlns:b:c='c'/>", "ERROR not-well-formed@3")
+};
+
+/* What one stanza may have, 10 bytes here, starts at its < each time. */
+static const struct input limited[] = {
+	CASE_OF_10("<a><b>345</b><b>345</b>", "OPEN a STANZA b'345' STANZA b'345'"),
+	CASE_OF_10("<a><b>3456</b>", "OPEN a ERROR policy-violation@13"),
+	CASE_OF_10("<a><b/><b>3456</b>", "OPEN a STANZA b ERROR policy-violation@17"),
+	CASE_OF_10("<a>            <b>345</b>            </a>", "OPEN a STANZA b'345' CLOSE"),
+	CASE_OF_10("<a><b>        </b>", "OPEN a ERROR policy-violation@13"),
+	CASE_OF_10("<a><c/><c/><c/><c/>", "OPEN a STANZA c STANZA c STANZA c STANZA c"),
+	CASE_OF_10("<a><b><c/><c/></b>", "OPEN a ERROR policy-violation@13"),
+	CASE_OF_10("<a><bcdefgh/>", "OPEN a STANZA bcdefgh"),
+	CASE_OF_10("<a><bcdefghij", "OPEN a"),
+	CASE_OF_10("<a><bcdefghijk", "OPEN a ERROR policy-violation@13"),
+	CASE_OF_10("<a><b c='78'/><b c='7890", "OPEN a ERROR policy-violation@13"),
+	CASE_OF_10("<a><b>345&amp;</b>", "OPEN a ERROR policy-violation@13"),
+	CASE_OF_10("<a><b>34567]]</b>", "OPEN a ERROR policy-violation@13"),
+	CASE_OF_10("<a><b>345678\r\n</b>", "OPEN a ERROR policy-violation@13"),
+	CASE_OF_10("<a><b>345678\xC3\xA9</b>", "OPEN a ERROR policy-violation@13"),
+	CASE_OF_10("<a><b><![CDATA[]]></b>", "OPEN a ERROR policy-violation@13"),
+	CASE_OF_10("<a>\n</bcdefghijk>", "OPEN a ERROR policy-violation@14"),
+	CASE_OF_10("<a c='678'>", "ERROR policy-violation@10"),
+	CASE_OF_10("<a c='67'>", "OPEN a[c='67']"),
+	CASE_OF_10("<abcdefghijk", "ERROR policy-violation@10")
+};
+
+/* ------------------------------------------------------------------ Traces */
+
+static void dump_name(const char *ns, const char *name, FILE *out)
+{
+	if (!strcmp(ns, XML_NS))
+		fputs("xml:", out);
+	else if (*ns)
+		fprintf(out, "{%s}", ns);
+	fputs(name, out);
+}
+
+/* Recursion does no harm here: no tree is deeper than 128 levels. */
+static void dump(const struct xml_elem *e, FILE *out)
+{
+	const char *separator = "[";
+	const struct xml_attr *a;
+	const struct xml_elem *c;
+
+	dump_name(e->ns, e->name, out);
+	for (a = e->attrs; a; a = a->next, separator = " ") {
+		fputs(separator, out);
+		dump_name(a->ns, a->name, out);
+		fprintf(out, "='%s'%s", a->value, a->next ? "" : "]");
+	}
+	if (*e->text)
+		fprintf(out, "'%s'", e->text);
+	for (c = e->children, separator = "("; c; c = c->next, separator = " ") {
+		fputs(separator, out);
+		fputs(c->parent == e ? "" : "wrong parent of ", out);
+		dump(c, out);
+		fputs(c->next ? "" : ")", out);
+	}
+}
+
+/* Adds one event to a trace, and what is not as xmpp.h promises, should there
+ * be something: it makes the trace differ from the one wanted. */
+static void trace_event(struct xmlstream *xs, enum xml_event event, const struct xml_elem *e, FILE *out)
+{
+	static const char *const names[] = {"MORE", "OPEN", "STANZA", "CLOSE", "ERROR"};
+	const char *error = xmlstream_error(xs), *condition = xmlstream_condition(xs), *at;
+
+	fprintf(out, "%s%s", ftell(out) > 0 ? " " : "", names[event]);
+	if ((event == XML_OPEN || event == XML_STANZA) != !!e)
+		fputs(" with the wrong *out", out);
+	if ((event == XML_ERROR) != !!error || !error != !condition)
+		fputs(" and error or condition where none is, or the opposite", out);
+	if (e && (e->parent || e->next || (event == XML_OPEN && (e->children || *e->text))))
+		fputs(" with more than it should have", out);
+	if (e)
+		fputc(' ', out);
+	if (e)
+		dump(e, out);
+	if (event == XML_ERROR && error) {
+		at = strstr(error, " at byte ");
+		fprintf(out, " %s@%s", condition, at ? at + strlen(" at byte ") : "?");
+	}
+}
+
+/* All events that the bytes so far give. An error must stick. */
+static enum xml_event trace_events(struct xmlstream *xs, FILE *out)
+{
+	struct xml_elem *e;
+	enum xml_event event;
+
+	while ((event = xmlstream_next(xs, &e)) != XML_MORE && event != XML_ERROR) {
+		trace_event(xs, event, e, out);
+		xml_free(e);
+	}
+	if (event == XML_ERROR) {
+		trace_event(xs, event, e, out);
+		if (xmlstream_feed(xs, "<a>", 3) || xmlstream_next(xs, &e) != XML_ERROR || e)
+			fputs(" that does not stick", out);
+	}
+	return event;
+}
+
+/* From a copy that is gone afterwards, so that sanitizers and valgrind see it
+ * when a byte too many is read, or one is read later. */
+static void feed(struct xmlstream *xs, const char *bytes, size_t n)
+{
+	char *copy = malloc(n ? n : 1);
+
+	if (!copy || xmlstream_feed(xs, memcpy(copy, bytes, n), n))
+		abort();
+	free(copy);
+}
+
+static void feed_text(struct xmlstream *xs, const char *text)
+{
+	feed(xs, text, strlen(text));
+}
+
+/* The trace when a piece of `first` bytes is fed, and then pieces of `step`.
+ * Byte by byte, an event must come with the byte that completes it. */
+static char *trace_of(const struct input *in, size_t first, size_t step)
+{
+	struct xmlstream *xs = xmlstream_new(in->max_stanza);
+	enum xml_event event = XML_MORE;
+	size_t size, fed = 0, n = first;
+	char *trace;
+	FILE *out = open_memstream(&trace, &size);
+	long before;
+
+	if (!xs || !out)
+		abort();
+	for (; event == XML_MORE && fed < in->n; n = step) {
+		n = n < in->n - fed ? n : in->n - fed;
+		feed(xs, in->bytes + fed, n);
+		fed += n;
+		before = ftell(out);
+		event = trace_events(xs, out);
+		if (n == 1 && event == XML_MORE && ftell(out) > before && xmlstream_offset(xs) != fed)
+			fputs(" late", out);
+	}
+	xmlstream_free(xs);
+	fclose(out);
+	return trace;
+}
+
+/* ------------------------------------------------------------------ Checks */
+
+/* The first bytes of s, from `skip` on, on one line. */
+static void show(const char *label, const char *s, size_t n, size_t skip)
+{
+	size_t i, end = n < skip + 160 ? n : skip + 160;
+
+	printf("%s%s", label, skip ? "..." : "");
+	for (i = skip; i < end; i++)
+		printf(s[i] >= ' ' && s[i] <= '~' ? "%c" : "\\x%02X", (unsigned char)s[i]);
+	printf("%s", end < n ? "..." : "");
+}
+
+/* Without counting. What long traces have in common is not shown. */
+static int is_same(const struct input *in, const char *split, const char *got)
+{
+	size_t skip = 0;
+
+	if (!strcmp(got, in->trace))
+		return 1;
+	while (got[skip] && got[skip] == in->trace[skip])
+		skip++;
+	skip = skip > 100 ? skip - 20 : 0;
+	show("", in->bytes, in->n, 0);
+	printf(", %s", split);
+	show(", got ", got, strlen(got), skip);
+	show(", wanted ", in->trace, strlen(in->trace), skip);
+	printf("\n");
+	return 0;
+}
+
+static void count(int ok)
+{
+	passed += ok;
+	failed += !ok;
+}
+
+static void check(const char *name, int ok)
+{
+	if (!ok)
+		printf("%s, -, got 0, wanted 1\n", name);
+	count(ok);
+}
+
+static int is_same_split(const struct input *in, size_t first, size_t step)
+{
+	char *got = trace_of(in, first, step), split[80];
+	int ok;
+
+	snprintf(split, sizeof split, "fed %lu bytes, then by %lu", (unsigned long)first, (unsigned long)step);
+	ok = is_same(in, split, got);
+	free(got);
+	return ok;
+}
+
+/* One test: an input in all its splits, until one is wrong. Of a long one, 500
+ * of the places where it can be cut must do. */
+static void check_splits(const struct input *in)
+{
+	static const size_t steps[] = {1, 2, 3, 7};
+	size_t i, stride = in->n / 500 + 1;
+	int ok = is_same_split(in, in->n, 1);
+
+	for (i = 0; ok && i < sizeof steps / sizeof *steps; i++)
+		ok = is_same_split(in, steps[i], steps[i]);
+	for (i = 1; ok && i < in->n; i += stride)
+		ok = is_same_split(in, i, in->n);
+	count(ok);
+}
+
+/* Prints all the elements that `in` gives into a stream <r>; the trace to be
+ * expected when that is read goes to `trace`. */
+static void print_again(const struct input *in, FILE *printed, FILE *trace)
+{
+	struct xmlstream *xs = xmlstream_new(in->max_stanza);
+	struct xml_elem *e;
+	enum xml_event event;
+
+	fputs("<r>", printed);
+	fputs("OPEN r", trace);
+	feed(xs, in->bytes, in->n);
+	while ((event = xmlstream_next(xs, &e)) != XML_MORE && event != XML_ERROR) {
+		if (!e)
+			continue;
+		xml_print(e, printed);
+		fputs(" STANZA ", trace);
+		dump(e, trace);
+		xml_free(e);
+	}
+	fputs("</r>", printed);
+	fputs(" CLOSE", trace);
+	xmlstream_free(xs);
+}
+
+static void check_print(const struct input *in)
+{
+	struct input again = {NULL, 0, NULL, 0};
+	char *bytes, *trace, *got;
+	size_t size;
+	FILE *printed = open_memstream(&bytes, &again.n), *out = open_memstream(&trace, &size);
+
+	print_again(in, printed, out);
+	fclose(printed);
+	fclose(out);
+	again.bytes = bytes;
+	again.trace = trace;
+	got = trace_of(&again, again.n, 1);
+	count(is_same(&again, "printed", got));
+	free(got);
+	free(bytes);
+	free(trace);
+}
+
+static void test_table(void)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof accepted / sizeof *accepted; i++) {
+		check_splits(&accepted[i]);
+		check_print(&accepted[i]);
+	}
+	for (i = 0; i < sizeof refused / sizeof *refused; i++)
+		check_splits(&refused[i]);
+	for (i = 0; i < sizeof limited / sizeof *limited; i++)
+		check_splits(&limited[i]);
+}
+
+/* ------------------------------------------------------------- Large input */
+
+/* n times `unit`, in which a %d becomes the number of the turn; `before` and
+ * `after` stand around all of it. */
+static char *repeat(const char *before, const char *unit, int n, const char *after)
+{
+	size_t size;
+	char *s;
+	FILE *out = open_memstream(&s, &size);
+	int i;
+
+	fputs(before, out);
+	for (i = 0; i < n; i++)
+		fprintf(out, unit, i);
+	fputs(after, out);
+	fclose(out);
+	return s;
+}
+
+/* Takes both strings over. */
+static void check_large(char *bytes, char *trace, size_t max_stanza)
+{
+	struct input in = {bytes, strlen(bytes), trace, max_stanza};
+
+	check_splits(&in);
+	if (!strstr(trace, "ERROR"))
+		check_print(&in);
+	free(bytes);
+	free(trace);
+}
+
+static char *nested(int levels)
+{
+	char *start = repeat("<a>", "<b>", levels, "x"), *all = repeat(start, "</b>", levels, "");
+
+	free(start);
+	return all;
+}
+
+static char *nested_trace(int levels)
+{
+	char *start = repeat("OPEN a STANZA b", "(b", levels - 1, "'x'"), *all = repeat(start, ")", levels - 1, "");
+
+	free(start);
+	return all;
+}
+
+static void test_depth(void)
+{
+	check_large(nested(128), nested_trace(128), 0);
+	check_large(nested(129), repeat("OPEN a ERROR policy-violation@388", "", 0, ""), 0);
+}
+
+/* xmlns declarations are counted, too. */
+static void test_attributes(void)
+{
+	check_large(repeat("<a><b", " a%03d=''", 1000, "/>"),
+	            repeat("OPEN a STANZA b[", "a%03d='' ", 999, "a999='']"), 0);
+	check_large(repeat("<a><b", " a%04d=''", 1001, "/>"),
+	            repeat("OPEN a ERROR policy-violation@9006", "", 0, ""), 0);
+	check_large(repeat("<a><b xmlns='u'", " a%03d=''", 1000, "/>"),
+	            repeat("OPEN a ERROR policy-violation@8008", "", 0, ""), 0);
+	check_large(repeat("<a><b", " a%03d=''", 999, " a500=''/>"),
+	            repeat("OPEN a ERROR not-well-formed@8006", "", 0, ""), 0);
+}
+
+/* 256 KiB if the caller has no opinion, and not a byte more. */
+static void test_default_limit(void)
+{
+	int n = 256 * 1024 - (int)strlen("<b></b>");
+
+	check_large(repeat("<a><b>", "x", n, "</b><b/>"), repeat("OPEN a STANZA b'", "x", n, "' STANZA b"), 0);
+	check_large(repeat("<a><b>", "x", n + 1, "</b><b/>"), repeat("OPEN a ERROR policy-violation@262147", "", 0, ""), 0);
+}
+
+static void test_megabyte(void)
+{
+	int n = 1024 * 1024;
+	char *bytes = repeat("<a><b>", "x", n, "</b>"), *trace = repeat("OPEN a STANZA b'", "x", n, "'");
+	struct input in = {NULL, 0, NULL, 2 * 1024 * 1024};
+
+	in.bytes = bytes;
+	in.n = strlen(bytes);
+	in.trace = trace;
+	count(is_same_split(&in, 1, 1));
+	free(bytes);
+	free(trace);
+}
+
+/* ---------------------------------------------------------- The other calls */
+
+/* The next event's element; NULL if that is another event. */
+static struct xml_elem *next_elem(struct xmlstream *xs, enum xml_event wanted)
+{
+	struct xml_elem *e;
+
+	return xmlstream_next(xs, &e) == wanted ? e : NULL;
+}
+
+/* Feeds the text, then looks what the next event is. */
+static int gives(struct xmlstream *xs, const char *text, enum xml_event wanted)
+{
+	struct xml_elem *e;
+	enum xml_event event;
+
+	feed_text(xs, text);
+	event = xmlstream_next(xs, &e);
+	xml_free(e);
+	return event == wanted;
+}
+
+static void test_get(void)
+{
+	struct xmlstream *xs = xmlstream_new(0);
+	struct xml_elem *a, *b;
+
+	feed_text(xs, "<a x=''><b xmlns:x='u' x:from='1' from='2' xml:lang='en' to=''/>");
+	a = next_elem(xs, XML_OPEN);
+	b = next_elem(xs, XML_STANZA);
+	check("xml_get takes the attribute without namespace", xml_get(b, "from") && !strcmp(xml_get(b, "from"), "2"));
+	check("xml_get gives an empty value", xml_get(b, "to") && !*xml_get(b, "to"));
+	check("xml_get knows no attributes with a prefix", !xml_get(b, "lang") && !xml_get(b, "xml:lang"));
+	check("xml_get knows no declarations", !xml_get(b, "xmlns:x") && !xml_get(b, "x"));
+	check("xml_get of what is not there", !xml_get(b, "fro") && !xml_get(a, "from"));
+	check("xml_get of NULL", !xml_get(NULL, "from"));
+	xml_free(b);
+	xml_free(a);
+	xmlstream_free(xs);
+}
+
+static void test_child(void)
+{
+	static const char text[] = "<a><b><c xmlns='u'>1</c><c>2</c><c xmlns='u'>3</c><d><e/></d></b>";
+	struct xmlstream *xs = xmlstream_new(0);
+	struct xml_elem *a, *b, *c;
+
+	feed_text(xs, text);
+	a = next_elem(xs, XML_OPEN);
+	b = next_elem(xs, XML_STANZA);
+	c = xml_child(b, "c", "u");
+	check("xml_child finds the first", c && !strcmp(c->text, "1"));
+	check("xml_child finds the namespace", xml_child(b, "c", "") && !strcmp(xml_child(b, "c", "")->text, "2"));
+	check("xml_child in any namespace", c && xml_child(b, "c", NULL) == c);
+	check("xml_child in no such namespace", !xml_child(b, "c", "v"));
+	check("xml_child in depth", xml_child(xml_child(b, "d", NULL), "e", "") && !xml_child(b, "e", NULL));
+	check("xml_child of NULL", !xml_child(xml_child(b, "x", NULL), "e", NULL));
+	check("xml_child of the header", a && !xml_child(a, "b", NULL));
+	xml_free(a);
+	xml_free(b);
+	xmlstream_free(xs);
+}
+
+/* Each in a pool of its own: whoever goes first, the others stay. */
+static void test_lifetimes(void)
+{
+	struct xmlstream *xs = xmlstream_new(0);
+	struct xml_elem *a, *b, *c;
+
+	feed_text(xs, "<a xmlns='u'><b d='e'>f</b><c/><g>");
+	a = next_elem(xs, XML_OPEN);
+	b = next_elem(xs, XML_STANZA);
+	xml_free(a);
+	check("a stanza outlives the header", b && !strcmp(b->ns, "u"));
+	c = next_elem(xs, XML_STANZA);
+	xml_free(b);
+	check("a stanza outlives the one before", c && !strcmp(c->name, "c") && !strcmp(c->ns, "u"));
+	xmlstream_reset(xs);
+	check("a stanza outlives the reset", c && !strcmp(c->ns, "u"));
+	feed_text(xs, "<h xmlns='v' i='j'/>");
+	a = next_elem(xs, XML_OPEN);
+	xmlstream_free(xs);
+	check("a stanza outlives the parser", c && !strcmp(c->ns, "u"));
+	check("a header outlives the parser", a && !strcmp(a->ns, "v") && xml_get(a, "i"));
+	xml_free(a);
+	xml_free(c);
+	xml_free(NULL);
+	xmlstream_free(NULL);
+}
+
+/* Nothing of the old stream is left, wherever it was cut. */
+static void test_reset(void)
+{
+	static const char *const old[] = {
+		"", "<a", "<a><b/>", "<a><b>x", "<a><b c='", "<a><b><![CDATA[x", "<a><b>&am", "<a><b>\xC3",
+		"<a xmlns='u' xmlns:x='u'><b>", "<a/>", "<a></a>", "<a><b></a>", "x", "<a><b>\x01", "<?xml version='1.0'?>"
+	};
+	struct input in = CASE("<?xml version='1.0'?><a><b>&amp;</b></a>", "OPEN a STANZA b'&' CLOSE");
+	struct xmlstream *xs = xmlstream_new(0);
+	char *trace;
+	size_t i, size;
+	FILE *out;
+
+	for (i = 0; i < sizeof old / sizeof *old; i++) {
+		feed_text(xs, old[i]);
+		while (i % 2 && gives(xs, "", XML_STANZA)) /* half of the times events are left, too */
+			;
+		xmlstream_reset(xs);
+		check("a reset forgets the error", !xmlstream_error(xs) && !xmlstream_condition(xs));
+		check("a reset begins at byte 0", xmlstream_offset(xs) == 0 && gives(xs, "", XML_MORE));
+		out = open_memstream(&trace, &size);
+		feed(xs, in.bytes, in.n);
+		trace_events(xs, out);
+		fclose(out);
+		count(is_same(&in, old[i], trace));
+		free(trace);
+		xmlstream_reset(xs);
+	}
+	check("a reset forgets prefixes", gives(xs, "<x:a>", XML_ERROR));
+	xmlstream_free(xs);
+}
+
+static void test_reset_keeps_limit(void)
+{
+	struct xmlstream *xs = xmlstream_new(10);
+
+	xmlstream_reset(xs);
+	check("a reset keeps max_stanza", gives(xs, "<abcdefghij>", XML_ERROR));
+	xmlstream_free(xs);
+}
+
+/* As early as the bytes allow, and not before. */
+static void test_prompt(void)
+{
+	struct xmlstream *xs = xmlstream_new(0);
+
+	check("no header yet", gives(xs, "<a", XML_MORE) && xmlstream_offset(xs) == 0);
+	check("the header", gives(xs, ">", XML_OPEN) && xmlstream_offset(xs) == 3);
+	check("nothing more", gives(xs, "", XML_MORE));
+	check("no stanza yet", gives(xs, "<b>x</b", XML_MORE));
+	check("a stanza", gives(xs, ">", XML_STANZA) && xmlstream_offset(xs) == 11);
+	check("two stanzas", gives(xs, "<c/><d/>", XML_STANZA) && xmlstream_offset(xs) == 15);
+	check("the second of them", gives(xs, "", XML_STANZA) && xmlstream_offset(xs) == 19);
+	check("white space", gives(xs, " \n", XML_MORE) && xmlstream_offset(xs) == 21);
+	check("no end yet", gives(xs, "</a", XML_MORE));
+	check("the end", gives(xs, ">", XML_CLOSE) && xmlstream_offset(xs) == 25);
+	xmlstream_free(xs);
+}
+
+/* How xml_char() judges n bytes, in memory that ends with them. */
+static int char_of(const char *bytes, size_t n)
+{
+	char *copy = malloc(n);
+	int len;
+
+	if (!copy)
+		abort();
+	len = xml_char(memcpy(copy, bytes, n), n);
+	free(copy);
+	return len;
+}
+
+static void test_char(void)
+{
+	check("xml_char ASCII", char_of("a", 1) == 1 && char_of("ab", 2) == 1);
+	check("xml_char control", char_of("\0", 1) == -1 && char_of("\x1F", 1) == -1 && char_of("\r", 1) == 1);
+	check("xml_char 2 bytes", char_of("\xC3", 1) == 0 && char_of("\xC3\xA9", 2) == 2);
+	check("xml_char 3 bytes", char_of("\xE2", 1) == 0 && char_of("\xE2\x82", 2) == 0 && char_of("\xE2\x82\xAC", 3) == 3);
+	check("xml_char 4 bytes", char_of("\xF0", 1) == 0 && char_of("\xF0\x9D", 2) == 0
+	      && char_of("\xF0\x9D\x84", 3) == 0 && char_of("\xF0\x9D\x84\x9E", 4) == 4);
+	check("xml_char U+FFFE", char_of("\xEF\xBF", 2) == 0 && char_of("\xEF\xBF\xBE", 3) == -1);
+	check("xml_char knows early", char_of("\xE0\x9F", 2) == -1 && char_of("\xED\xA0", 2) == -1
+	      && char_of("\xF0\x8F", 2) == -1 && char_of("\xF4\x90", 2) == -1);
+	check("xml_char no first byte", char_of("\x80", 1) == -1 && char_of("\xC1", 1) == -1 && char_of("\xF5", 1) == -1);
+	check("xml_char cut short", char_of("\xC3>", 2) == -1 && char_of("\xE2\x82>", 3) == -1);
+}
+
+int main(void)
+{
+	test_table();
+	test_depth();
+	test_attributes();
+	test_default_limit();
+	test_megabyte();
+	test_get();
+	test_child();
+	test_lifetimes();
+	test_reset();
+	test_reset_keeps_limit();
+	test_prompt();
+	test_char();
+	printf("%d passed, %d failed\n", passed, failed);
+	return failed > 0;
+}

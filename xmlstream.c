@@ -1,0 +1,1058 @@
+/* xmlstream.c - bytes in, stanzas out.
+ *
+ * The problem. An XMPP connection is one XML document that never ends, and
+ * read() cuts it anywhere: in the middle of a stanza, of a tag, of a UTF-8
+ * character. A reader that wants whole stanzas must keep what is left over and
+ * remember where it was.
+ *
+ * The caller's side is a pair of functions. Bytes go in as they come, events
+ * come out as soon as they are complete:
+ *
+ *     xmlstream_feed(xs, bytes, n);
+ *     while ((event = xmlstream_next(xs, &elem)) != XML_MORE) ...
+ *
+ * The inside, in the order in which the bytes meet it:
+ *
+ *     characters  the leftover buffer: only whole, legal characters leave it
+ *     pool        the memory of one stanza
+ *     names       namespaces resolved, duplicates refused
+ *     tree        elements begun and ended, attributes and text added to them
+ *     tokens      a tag is taken once its > is there, text as it comes
+ *     events      the loop that takes tokens until a stanza is whole
+ *
+ * A token cut in two waits in the leftover buffer, with a note of how much of
+ * it was looked at: no byte is scanned again because more came, so the cost is
+ * linear however the input is cut. Nothing recurses on the input.
+ *
+ * What is accepted is the XML of RFC 6120 section 11: no comments, no
+ * processing instructions, no DTD, no entities but the five predefined. */
+#define _POSIX_C_SOURCE 200809L
+#include "xmpp.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum {
+	MAX_STANZA = 256 * 1024, /* bytes, where the caller has no opinion */
+	MAX_DEPTH = 128,         /* levels of one stanza, itself included */
+	MAX_ATTRS = 1000,        /* of one element, xmlns declarations included */
+	FIRST_BLOCK = 1000,      /* bytes of a pool's first block: a chat message fits */
+	KEEP = 1024              /* an idle buffer keeps no more bytes than that */
+};
+
+#define XML_NS   "http://www.w3.org/XML/1998/namespace"
+#define XMLNS_NS "http://www.w3.org/2000/xmlns/"
+
+/* One stanza lives in one pool, a few blocks that double in size. This opens
+ * every block. In the first one the root element stands right behind it: that
+ * is how xml_free() finds the pool from the root. */
+struct pool {
+	struct pool *more;      /* the other blocks */
+	struct pool *header;    /* the stream header's pool: its names are used here */
+	size_t users;           /* who may still look into this one; freed at 0 */
+};
+
+/* xmlns:prefix='uri', in scope until `owner` ends. */
+struct binding {
+	const char *prefix, *uri;
+	const struct xml_elem *owner;
+	const struct binding *outer;
+};
+
+struct xmlstream {
+	struct buffer in;       /* the leftover: bytes not yet taken as tokens */
+	size_t whole;           /* so many of them are whole, legal characters */
+	uint64_t offset;        /* in the stream, of the first of them */
+	uint64_t limit;         /* the stanza under way must end before this offset */
+	size_t max_stanza;
+	size_t scanned;         /* of an incomplete token: bytes already looked at */
+	char quote;             /* and the quote that is open there, or 0 */
+	char in_cdata;          /* text goes on until ]]> */
+	char empty_root;        /* <stream/>: XML_OPEN is out, XML_CLOSE is to come */
+
+	struct pool *pool, *header; /* of the stanza under way, of the stream header */
+	char *top, *roof;       /* [top, roof) is free in the newest block */
+	size_t block_size;
+	struct xml_elem *elem;  /* the innermost open element */
+	struct xml_elem *root;  /* the stream header */
+	size_t depth;           /* how many elements are open, the root included */
+	const struct binding *bindings; /* in scope, innermost first */
+	struct buffer text;     /* of the open elements, see begin_element() */
+	size_t text_start;      /* where in it the innermost one's text begins */
+
+	enum xml_event event;
+	const char *condition;
+	char error[120];
+};
+
+/* Where in the stream p is, a pointer into the leftover. */
+static uint64_t position(const struct xmlstream *xs, const char *p)
+{
+	return xs->offset + (uint64_t)(p - (xs->in.bytes + xs->in.start));
+}
+
+/* Every error ends up here; `p` is where it was noticed. */
+static int fail(struct xmlstream *xs, const char *p, const char *condition, const char *what)
+{
+	xs->event = XML_ERROR;
+	xs->condition = condition;
+	snprintf(xs->error, sizeof xs->error, "%s at byte %llu", what, (unsigned long long)position(xs, p));
+	return -1;
+}
+
+static int malformed(struct xmlstream *xs, const char *p, const char *what)
+{
+	return fail(xs, p, "not-well-formed", what);
+}
+
+static int no_memory(struct xmlstream *xs)
+{
+	return fail(xs, xs->in.bytes + xs->in.start, "resource-constraint", "out of memory");
+}
+
+/* -------------------------------------------------------------- Characters */
+
+int buffer_reserve(struct buffer *b, size_t n)
+{
+	size_t used = b->end - b->start, size = b->size ? b->size : 64;
+	char *bytes;
+
+	if (n <= b->size - b->end)
+		return 0;
+	if (n > SIZE_MAX / 4 - used)
+		return -1;
+	if (used > 0)
+		memmove(b->bytes, b->bytes + b->start, used);
+	b->start = 0;
+	b->end = used;
+	while (size < 2 * used + n) /* so that what was moved now is not moved again soon */
+		size *= 2;
+	if (size == b->size)
+		return 0;
+	bytes = realloc(b->bytes, size);
+	if (!bytes)
+		return -1;
+	b->bytes = bytes;
+	b->size = size;
+	return 0;
+}
+
+int buffer_append(struct buffer *b, const void *bytes, size_t n)
+{
+	if (buffer_reserve(b, n))
+		return -1;
+	if (n > 0)
+		memcpy(b->bytes + b->end, bytes, n);
+	b->end += n;
+	return 0;
+}
+
+void buffer_consume(struct buffer *b, size_t n)
+{
+	b->start += n;
+	if (b->start < b->end)
+		return;
+	b->start = b->end = 0;
+	if (b->size > KEEP)
+		buffer_free(b);
+}
+
+void buffer_free(struct buffer *b)
+{
+	free(b->bytes);
+	memset(b, 0, sizeof *b);
+}
+
+int xml_char(const char *s, size_t n)
+{
+	const unsigned char *u = (const unsigned char *)s;
+	size_t i, len = u[0] < 0xE0 ? 2 : u[0] < 0xF0 ? 3 : 4;
+	/* RFC 3629 section 4: no overlong forms, no surrogates, no more than U+10FFFF */
+	unsigned lo = u[0] == 0xE0 ? 0xA0 : u[0] == 0xF0 ? 0x90 : 0x80;
+	unsigned hi = u[0] == 0xED ? 0x9F : u[0] == 0xF4 ? 0x8F : 0xBF;
+
+	if (u[0] < 0x80)
+		return u[0] >= ' ' || u[0] == '\t' || u[0] == '\n' || u[0] == '\r' ? 1 : -1;
+	if (u[0] < 0xC2 || u[0] > 0xF4)
+		return -1;
+	for (i = 1; i < len; i++, lo = 0x80, hi = 0xBF) {
+		if (i == n)
+			return 0;
+		if (u[i] < lo || u[i] > hi)
+			return -1;
+	}
+	return u[0] == 0xEF && u[1] == 0xBF && u[2] >= 0xBE ? -1 : (int)len; /* U+FFFE, U+FFFF */
+}
+
+/* How many of the n bytes at s are whole, legal characters. Plain ASCII, the
+ * common case, is checked eight bytes at a time: `w - space` sets or borrows a
+ * byte's high bit if it was below the space, `w` has it if it was not ASCII. */
+static size_t whole_characters(const char *s, size_t n)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101), space = ones * ' ', high = ones * 0x80;
+	size_t i = 0;
+	uint64_t w;
+	int len;
+
+	for (;;) {
+		for (; n - i >= sizeof w; i += sizeof w) {
+			memcpy(&w, s + i, sizeof w);
+			if ((w | (w - space)) & high)
+				break;
+		}
+		if (i == n || (len = xml_char(s + i, n - i)) <= 0)
+			return i;
+		i += (size_t)len;
+	}
+}
+
+int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n)
+{
+	if (xs->condition)
+		return 0;
+	if (buffer_append(&xs->in, bytes, n))
+		return -1;
+	n = xs->in.end - xs->in.start - xs->whole;
+	xs->whole += whole_characters(xs->in.bytes + xs->in.end - n, n);
+	return 0;
+}
+
+/* What an ASCII character can be. The others are plain text here; in a name it
+ * takes a closer look at them. */
+enum { SPACE = 1, NAME = 2, START = 4, TEXT = 8, VALUE = 16, DIGIT = 32, HEX = 64 };
+#define P (TEXT | VALUE)
+#define N (P | NAME)
+#define D (N | DIGIT | HEX)
+#define L (N | START)
+#define X (L | HEX)
+static const unsigned char kind[128] = {
+	0, 0, 0, 0, 0, 0, 0, 0, 0, TEXT | SPACE, TEXT | SPACE, 0, 0, SPACE, 0, 0,
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	P | SPACE, P, TEXT, P, P, P, 0, TEXT, P, P, P, P, P, N, N, P, /*   ! " # $ % & ' ( ) * + , - . / */
+	D, D, D, D, D, D, D, D, D, D, L, P, 0, P, P, P,               /* 0-9 : ; < = > ? */
+	P, X, X, X, X, X, X, L, L, L, L, L, L, L, L, L,               /* @ A-O */
+	L, L, L, L, L, L, L, L, L, L, L, P, P, VALUE, P, L,           /* P-Z [ \ ] ^ _ */
+	P, X, X, X, X, X, X, L, L, L, L, L, L, L, L, L,               /* ` a-o */
+	L, L, L, L, L, L, L, L, L, L, L, P, P, P, P, P                /* p-z { | } ~ DEL */
+};
+#undef P
+#undef N
+#undef D
+#undef L
+#undef X
+
+static int is(char c, int what)
+{
+	unsigned char u = (unsigned char)c;
+
+	return (u < 0x80 ? kind[u] : TEXT | VALUE) & what;
+}
+
+static const char *skip_space(const char *p, const char *end)
+{
+	while (p < end && is(*p, SPACE))
+		p++;
+	return p;
+}
+
+/* Can the character at p be in a name (NAME), or begin one (START)? XML 1.0,
+ * fifth edition, section 2.3; the last three ranges may not begin a name. */
+static int is_name(const char *p, int what)
+{
+	static const uint32_t range[][2] = {
+		{0xC0, 0xD6}, {0xD8, 0xF6}, {0xF8, 0x2FF}, {0x370, 0x37D}, {0x37F, 0x1FFF},
+		{0x200C, 0x200D}, {0x2070, 0x218F}, {0x2C00, 0x2FEF}, {0x3001, 0xD7FF},
+		{0xF900, 0xFDCF}, {0xFDF0, 0xFFFD}, {0x10000, 0xEFFFF},
+		{0xB7, 0xB7}, {0x300, 0x36F}, {0x203F, 0x2040}
+	};
+	size_t i, n = sizeof range / sizeof *range - (what == START ? 3 : 0);
+	uint32_t c;
+	int len;
+
+	if ((unsigned char)*p < 0x80)
+		return is(*p, what);
+	len = xml_char(p, 4);
+	c = (unsigned char)*p & (0x7Fu >> len);
+	while (--len > 0)
+		c = c << 6 | ((unsigned char)*++p & 0x3F);
+	for (i = 0; i < n; i++)
+		if (c >= range[i][0] && c <= range[i][1])
+			return 1;
+	return 0;
+}
+
+/* Where the name that begins at p ends: at p, if none does. */
+static const char *skip_name(const char *p, const char *end)
+{
+	int what = START;
+
+	for (; p < end && is_name(p, what); what = NAME)
+		p += (unsigned char)*p < 0x80 ? 1 : xml_char(p, 4);
+	return p;
+}
+
+/* The UTF-8 form of c; its length, or 0 when XML has no such character. */
+static int encode(unsigned long c, char *s)
+{
+	int i, len = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+
+	if (c > 0x10FFFF)
+		return 0;
+	for (i = len - 1; i > 0; i--, c >>= 6)
+		s[i] = (char)(0x80 | (c & 0x3F));
+	s[0] = (char)(c | (len > 1 ? 0xF0u << (4 - len) : 0));
+	return xml_char(s, (size_t)len) > 0 ? len : 0;
+}
+
+/* -------------------------------------------------------------------- Pool */
+
+static void release_pool(struct pool *pool)
+{
+	while (pool && --pool->users == 0) {
+		struct pool *header = pool->header, *more;
+
+		for (; pool; pool = more) {
+			more = pool->more;
+			free(pool);
+		}
+		pool = header;
+	}
+}
+
+/* A block in which n bytes fit. The first one of a stanza holds on to the pool
+ * of the stream header, whose namespaces it uses. */
+static int add_block(struct xmlstream *xs, size_t n)
+{
+	size_t size = xs->pool ? 2 * xs->block_size : FIRST_BLOCK;
+	struct pool *b;
+
+	while (size < n + sizeof *b)
+		size *= 2;
+	b = malloc(size);
+	if (!b)
+		return no_memory(xs);
+	b->more = xs->pool ? xs->pool->more : NULL;
+	b->header = xs->pool ? NULL : xs->header;
+	b->users = 1;
+	if (b->header)
+		b->header->users++;
+	*(xs->pool ? &xs->pool->more : &xs->pool) = b;
+	xs->block_size = size;
+	xs->top = (char *)(b + 1);
+	xs->roof = (char *)b + size;
+	return 0;
+}
+
+/* n zero bytes from the pool, aligned for any struct; NULL, and the error is
+ * set, when memory ran out. n is at most about max_stanza. */
+static void *allot(struct xmlstream *xs, size_t n)
+{
+	char *p;
+
+	n += -n % sizeof(void *);
+	if ((!xs->pool || n > (size_t)(xs->roof - xs->top)) && add_block(xs, n))
+		return NULL;
+	p = xs->top;
+	xs->top += n;
+	return memset(p, 0, n);
+}
+
+/* A copy of the characters [p, end) as a string. */
+static char *keep(struct xmlstream *xs, const char *p, const char *end)
+{
+	char *s = allot(xs, (size_t)(end - p) + 1);
+
+	return s ? memcpy(s, p, (size_t)(end - p)) : NULL;
+}
+
+/* ------------------------------------------------------------------- Names */
+
+/* Two prefixes are bound without being declared, and no prefix means no
+ * namespace until xmlns='...' says otherwise (Namespaces in XML 1.0, sections
+ * 3 and 6.2). Every chain of bindings ends with these. */
+static const struct binding no_prefix = {"", "", NULL, NULL};
+static const struct binding xmlns_prefix = {"xmlns", XMLNS_NS, NULL, &no_prefix};
+static const struct binding xml_prefix = {"xml", XML_NS, NULL, &xmlns_prefix};
+
+/* The namespace of a name: what its prefix is bound to here, or NULL. */
+static const char *lookup(const struct xmlstream *xs, const char *qname, const char *local)
+{
+	size_t n = local > qname ? (size_t)(local - qname) - 1 : 0;
+	const struct binding *b;
+
+	for (b = xs->bindings; b; b = b->outer)
+		if (!strncmp(b->prefix, qname, n) && !b->prefix[n])
+			return b->uri;
+	return NULL;
+}
+
+/* The part behind the colon; NULL when a colon stands where none may. */
+static const char *local_part(const char *qname)
+{
+	const char *colon = strchr(qname, ':');
+
+	if (!colon)
+		return qname;
+	return colon > qname && is_name(colon + 1, START) && !strchr(colon + 1, ':') ? colon + 1 : NULL;
+}
+
+/* What section 3 forbids: xmlns:p='', to declare xmlns, to bind xml to anything
+ * else or anything else to the names of these two. */
+static int is_illegal(const struct binding *b)
+{
+	return (*b->prefix && !*b->uri) || !strcmp(b->prefix, "xmlns") || !strcmp(b->uri, XMLNS_NS)
+	       || !strcmp(b->prefix, "xml") != !strcmp(b->uri, XML_NS);
+}
+
+static int is_repeated(const struct binding *b)
+{
+	const struct binding *other;
+
+	for (other = b->outer; other->owner == b->owner; other = other->outer)
+		if (!strcmp(other->prefix, b->prefix))
+			return 1;
+	return 0;
+}
+
+static int compare_attrs(const void *a, const void *b)
+{
+	const struct xml_attr *x = *(const struct xml_attr *const *)a;
+	const struct xml_attr *y = *(const struct xml_attr *const *)b;
+	int names = strcmp(x->name, y->name);
+
+	return names ? names : strcmp(x->ns, y->ns);
+}
+
+/* Sorting keeps a tag with many attributes from costing their number squared;
+ * for a few, comparing each with each is quicker. */
+static int has_duplicates(const struct xml_attr *attrs)
+{
+	const struct xml_attr *seen[MAX_ATTRS];
+	size_t n = 0, i, j, few = 8;
+
+	for (; attrs; attrs = attrs->next)
+		seen[n++] = attrs;
+	if (n > few)
+		qsort(seen, n, sizeof *seen, compare_attrs);
+	for (i = 1; i < n; i++)
+		for (j = n > few ? i - 1 : 0; j < i; j++)
+			if (!compare_attrs(&seen[j], &seen[i]))
+				return 1;
+	return 0;
+}
+
+/* Where the qualified name of an element is: see begin_element(). */
+static const char *qname_of(const struct xml_elem *e)
+{
+	return (const char *)(e + 1);
+}
+
+/* Only when a start tag is complete are its declarations, too, and can its own
+ * name and those of its attributes be resolved. `p` is its >. */
+static int resolve_names(struct xmlstream *xs, const char *p)
+{
+	struct xml_elem *e = xs->elem;
+	const struct binding *b;
+	struct xml_attr *a;
+
+	for (b = xs->bindings; b->owner == e; b = b->outer) {
+		if (is_illegal(b))
+			return fail(xs, p, "bad-namespace-prefix", "illegal xmlns declaration in the tag ending");
+		if (is_repeated(b))
+			return malformed(xs, p, "repeated xmlns declaration in the tag ending");
+	}
+	e->ns = lookup(xs, qname_of(e), e->name);
+	if (!e->ns || e->ns == xmlns_prefix.uri)
+		return fail(xs, p, "bad-namespace-prefix", "undeclared prefix in the tag ending");
+	for (a = e->attrs; a; a = a->next) {
+		a->ns = a->ns == a->name ? "" : lookup(xs, a->ns, a->name);
+		if (!a->ns)
+			return fail(xs, p, "bad-namespace-prefix", "undeclared prefix in the tag ending");
+	}
+	return has_duplicates(e->attrs) ? malformed(xs, p, "repeated attribute in the tag ending") : 0;
+}
+
+/* -------------------------------------------------------------------- Tree */
+
+/* The text of an element that has children comes in pieces, but elements end
+ * in the opposite order of their beginning: so all text under construction
+ * lies in one buffer, a stack. An element that begins leaves there where its
+ * parent's text began, and an element that ends takes its text off. */
+
+/* An element begins whose name is [p, end). Its qualified name, which the end
+ * tag must repeat, stands right behind it. A stanza has no parent: it is the
+ * root of a tree of its own. */
+static int begin_element(struct xmlstream *xs, const char *p, const char *end)
+{
+	size_t n = (size_t)(end - p);
+	struct xml_elem *e;
+
+	if (n == 0)
+		return malformed(xs, p, "no name after <");
+	if (xs->depth > MAX_DEPTH)
+		return fail(xs, p, "policy-violation", "too many levels of elements");
+	e = allot(xs, sizeof *e + n + 1);
+	if (!e)
+		return -1;
+	e->name = local_part(memcpy(e + 1, p, n));
+	if (!e->name)
+		return malformed(xs, p, "misplaced colon");
+	e->ns = e->text = "";
+	e->parent = xs->depth > 1 ? xs->elem : NULL;
+	xs->elem = e;
+	xs->depth++;
+	if (buffer_append(&xs->text, &xs->text_start, sizeof xs->text_start))
+		return no_memory(xs);
+	xs->text_start = xs->text.end;
+	return 0;
+}
+
+/* The innermost element is complete. Its children were put in front of each
+ * other; now they are turned round. */
+static int end_element(struct xmlstream *xs)
+{
+	struct xml_elem *e = xs->elem, *child = e->children, *next;
+	const char *text = xs->text.bytes + xs->text_start, *text_end = xs->text.bytes + xs->text.end;
+
+	if (text < text_end && !(e->text = keep(xs, text, text_end)))
+		return -1;
+	xs->text.end = xs->text_start - sizeof xs->text_start;
+	memcpy(&xs->text_start, xs->text.bytes + xs->text.end, sizeof xs->text_start);
+	while (xs->bindings->owner == e)
+		xs->bindings = xs->bindings->outer;
+	for (e->children = NULL; child; child = next) {
+		next = child->next;
+		child->next = e->children;
+		e->children = child;
+	}
+	xs->elem = e->parent ? e->parent : xs->root;
+	if (e->parent) {
+		e->next = e->parent->children;
+		e->parent->children = e;
+	}
+	if (--xs->depth == 1)
+		xs->event = XML_STANZA;
+	return 0;
+}
+
+/* The character that a reference means goes to *to, which moves on. p is
+ * behind the &, end at the ; of it. */
+static int dereference(struct xmlstream *xs, const char *p, const char *end, char **to)
+{
+	static const char *const names[] = {"lt", "gt", "amp", "quot", "apos"};
+	size_t i, n = (size_t)(end - p);
+	int hex = n > 1 && p[1] == 'x', len;
+
+	if (n > 0 && *p == '#') {
+		for (i = 1u + (unsigned)hex; i < n && is(p[i], hex ? HEX : DIGIT); i++)
+			;
+		len = i < n ? 0 : encode(strtoul(p + 1 + hex, NULL, hex ? 16 : 10), *to);
+		*to += len;
+		return len ? 0 : malformed(xs, p, "reference to no legal character");
+	}
+	if (skip_name(p, end) < end || n == 0)
+		return malformed(xs, p, "bad reference");
+	for (i = 0; i < 5; i++)
+		if (strlen(names[i]) == n && !memcmp(names[i], p, n)) {
+			*(*to)++ = "<>&\"'"[i];
+			return 0;
+		}
+	return fail(xs, p, "restricted-xml", "unknown entity");
+}
+
+/* The attribute value [p, end) as the application sees it: references replaced,
+ * line breaks and tabs as spaces (XML 1.0 sections 2.11 and 3.3.3). */
+static char *unescape(struct xmlstream *xs, const char *p, const char *end)
+{
+	char *value = allot(xs, (size_t)(end - p) + 1), *to = value;
+	const char *ref;
+
+	while (value && p < end) {
+		if (is(*p, VALUE))
+			*to++ = *p++;
+		else if (*p != '&') {
+			*to++ = is(*p, SPACE) ? ' ' : *p;
+			p += *p == '\r' && p[1] == '\n' ? 2 : 1;
+		} else {
+			ref = p + 1;
+			p = memchr(ref, ';', (size_t)(end - ref));
+			if (!p)
+				malformed(xs, ref, "bad reference");
+			if (!p || dereference(xs, ref, p++, &to))
+				return NULL;
+		}
+	}
+	return value;
+}
+
+/* An attribute, or xmlns='uri' or xmlns:prefix='uri', which is a binding. Its
+ * `ns` holds the qualified name until resolve_names(). */
+static int add_attr(struct xmlstream *xs, const char *qname, const char *value, struct xml_attr ***tail)
+{
+	const char *local = local_part(qname);
+	struct xml_attr *a;
+	struct binding *b;
+
+	if (!strcmp(qname, "xmlns") || (!strncmp(qname, "xmlns:", 6) && local)) {
+		if (!(b = allot(xs, sizeof *b)))
+			return -1;
+		b->prefix = local == qname ? "" : local;
+		b->uri = value;
+		b->owner = xs->elem;
+		b->outer = xs->bindings;
+		xs->bindings = b;
+		return 0;
+	}
+	if (!(a = allot(xs, sizeof *a)))
+		return -1;
+	a->name = local;
+	a->ns = qname;
+	a->value = value;
+	**tail = a;
+	*tail = &a->next;
+	return 0;
+}
+
+/* ------------------------------------------------------------------ Tokens */
+
+/* The > of the tag that begins at p, if it is there yet, else NULL. A > inside
+ * quotes is not it. What was looked at once is not looked at again. */
+static const char *find_end(struct xmlstream *xs, const char *p, const char *end)
+{
+	const char *q;
+
+	for (q = p + (xs->scanned ? xs->scanned : 1); q < end; q++) {
+		if (*q == '<')
+			return malformed(xs, q, "< inside a tag"), NULL;
+		if (xs->quote)
+			xs->quote = *q == xs->quote ? 0 : xs->quote;
+		else if (*q == '\'' || *q == '"')
+			xs->quote = *q;
+		else if (*q == '>') {
+			xs->scanned = 0;
+			return q;
+		}
+	}
+	xs->scanned = (size_t)(end - p);
+	return NULL;
+}
+
+/* The attributes of a start tag, from behind its name to its end. Each needs
+ * white space before it. Quotes are closed: find_end() has seen to it. */
+static int take_attrs(struct xmlstream *xs, const char *p, const char *end)
+{
+	struct xml_attr **tail = &xs->elem->attrs;
+	const char *name, *name_end, *equals, *quote;
+	char *qname, *value;
+	size_t n;
+
+	for (n = 0; (name = skip_space(p, end)) < end; n++) {
+		name_end = skip_name(name, end);
+		equals = skip_space(name_end, end);
+		quote = skip_space(equals + (equals < end), end);
+		if (name == p || name == name_end || equals == end || *equals != '=')
+			return malformed(xs, name, "not an attribute");
+		if (quote == end || (*quote != '\'' && *quote != '"'))
+			return malformed(xs, quote, "attribute value without quotes");
+		if (n == MAX_ATTRS)
+			return fail(xs, name, "policy-violation", "too many attributes");
+		p = memchr(quote + 1, *quote, (size_t)(end - quote - 1));
+		qname = keep(xs, name, name_end);
+		value = qname ? unescape(xs, quote + 1, p++) : NULL;
+		if (!value || add_attr(xs, qname, value, &tail))
+			return -1;
+		if (!local_part(qname))
+			return malformed(xs, name, "misplaced colon");
+	}
+	return 0;
+}
+
+/* <name attribute='value'> or <name/>: [p, end) is all between the < and >. */
+static int take_start_tag(struct xmlstream *xs, const char *p, const char *end)
+{
+	int empty = end > p && end[-1] == '/';
+	const char *name_end = skip_name(p, end);
+
+	if (begin_element(xs, p, name_end) || take_attrs(xs, name_end, end - empty) || resolve_names(xs, end))
+		return -1;
+	if (xs->depth > 1)
+		return empty ? end_element(xs) : 0;
+	xs->root = xs->elem;
+	xs->empty_root = (char)empty;
+	xs->event = XML_OPEN;
+	return 0;
+}
+
+/* </name>: [p, end) is what stands between / and >. */
+static int take_end_tag(struct xmlstream *xs, const char *p, const char *end)
+{
+	const char *qname = xs->depth ? qname_of(xs->elem) : "";
+	size_t n = strlen(qname);
+
+	if (n == 0 || (size_t)(end - p) < n || memcmp(p, qname, n) || skip_space(p + n, end) < end)
+		return malformed(xs, p, "end tag of another element");
+	if (xs->depth > 1)
+		return end_element(xs);
+	xs->depth = 0;
+	xs->event = XML_CLOSE;
+	return 0;
+}
+
+/* The value of the next attribute, if it has that name, and on to the next. */
+static const char *next_value(const struct xml_attr **a, const char *name)
+{
+	const char *value = *a && !strcmp((*a)->ns, name) ? (*a)->value : NULL;
+
+	*a = value ? (*a)->next : *a;
+	return value;
+}
+
+/* S: <?xml version='1.0' encoding='UTF-8' standalone='yes'?>
+ * Read like a tag, but it may have just these attributes, in this order (XML
+ * 1.0 section 2.8; RFC 6120 sections 11.5 and 11.6). [p, end) is from x to ?. */
+static int take_declaration(struct xmlstream *xs, const char *p, const char *end)
+{
+	const struct xml_attr *a;
+	const char *version, *encoding, *standalone;
+
+	if (*end != '?' || begin_element(xs, p, p + 3) || take_attrs(xs, p + 3, end))
+		return xs->event == XML_ERROR ? -1 : malformed(xs, end, "bad XML declaration");
+	a = xs->elem->attrs;
+	version = next_value(&a, "version");
+	encoding = next_value(&a, "encoding");
+	standalone = next_value(&a, "standalone");
+	if (a || xs->bindings->owner || !version || strncmp(version, "1.", 2) || !version[2]
+	    || version[2 + strspn(version + 2, "0123456789")]
+	    || (standalone && strcmp(standalone, "yes") && strcmp(standalone, "no")))
+		return malformed(xs, p, "bad XML declaration");
+	if (encoding && strcasecmp(encoding, "UTF-8"))
+		return fail(xs, p, "unsupported-encoding", "encoding other than UTF-8 declared");
+	release_pool(xs->pool);
+	xs->pool = NULL;
+	xs->depth = xs->text.end = xs->text_start = 0;
+	return 0;
+}
+
+/* <! or <? at p. Of these only <![CDATA[ is allowed, where text is, and <?xml
+ * at the very start; the others are known by their first characters. */
+static long take_markup(struct xmlstream *xs, const char *p, const char *end)
+{
+	size_t n = (size_t)(end - p);
+	const char *close;
+
+	if (!memcmp(p, "<![CDATA[", n < 9 ? n : 9)) {
+		if (n < 9)
+			return 0;
+		if (xs->depth < 2)
+			return fail(xs, p, xs->depth ? "bad-format" : "not-well-formed", "text outside of a stanza");
+		xs->in_cdata = 1;
+		return 9;
+	}
+	if (p[1] == '!' && (p[2] == '-' || p[2] == 'D'))
+		return fail(xs, p, "restricted-xml", p[2] == '-' ? "comment" : "document type declaration");
+	if (p[1] == '!')
+		return malformed(xs, p, "unknown markup");
+	if (position(xs, p) > 0 || memcmp(p, "<?xml", n < 5 ? n : 5) || (n > 5 && !is(p[5], SPACE)))
+		return fail(xs, p, "restricted-xml", "processing instruction");
+	close = find_end(xs, p, end);
+	if (!close)
+		return xs->event == XML_ERROR ? -1 : 0;
+	return take_declaration(xs, p + 2, close - 1) ? -1 : close + 1 - p;
+}
+
+/* n characters of text, which take up `used` of the input. */
+static long add_text(struct xmlstream *xs, const char *text, size_t n, long used)
+{
+	if (buffer_append(&xs->text, text, n))
+		return no_memory(xs);
+	return used;
+}
+
+/* A reference in text: its & is at p. */
+static long take_reference(struct xmlstream *xs, const char *p, const char *end)
+{
+	const char *q = p + (xs->scanned ? xs->scanned : 1);
+	char c[4], *to = c;
+
+	while (q < end && (is(*q, NAME) || *q == '#'))
+		q++;
+	xs->scanned = q < end ? 0 : (size_t)(q - p);
+	if (q == end)
+		return 0;
+	if (*q != ';')
+		return malformed(xs, q, "bad reference");
+	if (dereference(xs, p + 1, q, &to))
+		return -1;
+	return add_text(xs, c, (size_t)(to - c), q + 1 - p);
+}
+
+/* Text: a run of characters that mean nothing else, or one that might. CR LF
+ * and CR are read as LF (XML 1.0 section 2.11). */
+static long take_text(struct xmlstream *xs, const char *p, const char *end)
+{
+	const char *q = p;
+
+	while (q < end && is(*q, TEXT))
+		q++;
+	if (q > p)
+		return add_text(xs, p, (size_t)(q - p), q - p);
+	if (*p == '&' && !xs->in_cdata)
+		return take_reference(xs, p, end);
+	if ((*p == '\r' && end - p < 2) || (*p == ']' && end - p < 3))
+		return 0;
+	if (*p == '\r')
+		return add_text(xs, "\n", 1, p[1] == '\n' ? 2 : 1);
+	if (*p != ']' || memcmp(p, "]]>", 3))
+		return add_text(xs, p, 1, 1);
+	if (!xs->in_cdata)
+		return malformed(xs, p, "]]> in text");
+	xs->in_cdata = 0;
+	return 3;
+}
+
+/* One token of the characters [p, end): how many of them it takes; 0 when it is
+ * not complete. Outside of stanzas there are only tags, and white space, which
+ * keeps connections alive (RFC 6120 section 4.6.1). */
+static long take_token(struct xmlstream *xs, const char *p, const char *end)
+{
+	const char *close;
+
+	if (xs->depth > 1 && (*p != '<' || xs->in_cdata))
+		return take_text(xs, p, end);
+	if (is(*p, SPACE))
+		return skip_space(p, end) - p;
+	if (xs->depth == 0 && xs->root)
+		return malformed(xs, p, "more after the end of the stream");
+	if (*p != '<')
+		return fail(xs, p, xs->depth ? "bad-format" : "not-well-formed", "text outside of a stanza");
+	if (end - p > 1 && (p[1] == '!' || p[1] == '?'))
+		return take_markup(xs, p, end);
+	close = find_end(xs, p, end);
+	if (!close)
+		return xs->event == XML_ERROR ? -1 : 0;
+	if (p[1] == '/' ? take_end_tag(xs, p + 2, close) : take_start_tag(xs, p + 1, close))
+		return -1;
+	return close + 1 - p;
+}
+
+/* ------------------------------------------------------------------ Events */
+
+/* Takes tokens until something has happened or the next one is not complete.
+ * A stanza is counted from its <, and no token sees what is beyond its limit. */
+static void take_tokens(struct xmlstream *xs)
+{
+	const char *p;
+	size_t left;
+	long n = 1;
+
+	while (xs->event == XML_MORE && n > 0 && xs->whole > 0) {
+		p = xs->in.bytes + xs->in.start;
+		if (xs->depth == 1)
+			xs->limit = *p == '<' ? xs->offset + xs->max_stanza : UINT64_MAX;
+		left = xs->limit - xs->offset < xs->whole ? (size_t)(xs->limit - xs->offset) : xs->whole;
+		n = left ? take_token(xs, p, p + left) : 0;
+		if (n == 0 && left < xs->whole)
+			fail(xs, p + left, "policy-violation", "stanza too long");
+		if (n > 0) {
+			xs->offset += (uint64_t)n;
+			xs->whole -= (size_t)n;
+			buffer_consume(&xs->in, (size_t)n);
+		}
+	}
+}
+
+/* Lets go of all memory but the parser's own. */
+static void abandon(struct xmlstream *xs)
+{
+	release_pool(xs->pool);
+	release_pool(xs->header);
+	xs->pool = xs->header = NULL;
+	buffer_free(&xs->in);
+	buffer_free(&xs->text);
+}
+
+enum xml_event xmlstream_next(struct xmlstream *xs, struct xml_elem **out)
+{
+	const char *bad;
+
+	*out = NULL;
+	if (xs->condition)
+		return XML_ERROR;
+	if (xs->empty_root) {
+		xs->empty_root = 0;
+		xs->depth = 0;
+		return XML_CLOSE;
+	}
+	xs->event = XML_MORE;
+	take_tokens(xs);
+	if (xs->event == XML_OPEN) {
+		xs->header = xs->pool;
+		xs->header->users++;
+		xs->text_start = xs->text.end = 0;
+	}
+	if (xs->event == XML_OPEN || xs->event == XML_STANZA) {
+		*out = (struct xml_elem *)(void *)(xs->pool + 1);
+		xs->pool = NULL;
+		buffer_consume(&xs->text, 0);
+	}
+	if (xs->event == XML_MORE && xs->in.end - xs->in.start > xs->whole) {
+		bad = xs->in.bytes + xs->in.start + xs->whole;
+		if (xml_char(bad, (size_t)(xs->in.bytes + xs->in.end - bad)) < 0)
+			malformed(xs, bad, "illegal character, or not UTF-8,");
+	}
+	if (xs->event == XML_ERROR)
+		abandon(xs);
+	return xs->event;
+}
+
+const char *xmlstream_error(const struct xmlstream *xs)
+{
+	return xs->condition ? xs->error : NULL;
+}
+
+const char *xmlstream_condition(const struct xmlstream *xs)
+{
+	return xs->condition;
+}
+
+uint64_t xmlstream_offset(const struct xmlstream *xs)
+{
+	return xs->offset;
+}
+
+struct xmlstream *xmlstream_new(size_t max_stanza)
+{
+	struct xmlstream *xs = calloc(1, sizeof *xs);
+
+	if (!xs)
+		return NULL;
+	xs->max_stanza = max_stanza ? max_stanza : MAX_STANZA;
+	xmlstream_reset(xs);
+	return xs;
+}
+
+void xmlstream_reset(struct xmlstream *xs)
+{
+	size_t max_stanza = xs->max_stanza;
+
+	abandon(xs);
+	memset(xs, 0, sizeof *xs);
+	xs->limit = xs->max_stanza = max_stanza;
+	xs->bindings = &xml_prefix;
+}
+
+void xmlstream_free(struct xmlstream *xs)
+{
+	if (xs)
+		abandon(xs);
+	free(xs);
+}
+
+/* ------------------------------------------------------- Looking at a tree */
+
+void xml_free(struct xml_elem *root)
+{
+	if (root)
+		release_pool((struct pool *)(void *)root - 1);
+}
+
+const char *xml_get(const struct xml_elem *e, const char *name)
+{
+	const struct xml_attr *a;
+
+	for (a = e ? e->attrs : NULL; a; a = a->next)
+		if (!strcmp(a->name, name) && !*a->ns)
+			return a->value;
+	return NULL;
+}
+
+struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const char *ns)
+{
+	struct xml_elem *c;
+
+	for (c = e ? e->children : NULL; c; c = c->next)
+		if (!strcmp(c->name, name) && (!ns || !strcmp(c->ns, ns)))
+			break;
+	return c;
+}
+
+static void print_escaped(const char *s, const char *special, FILE *out)
+{
+	size_t n;
+
+	for (; *(s += fwrite(s, 1, n = strcspn(s, special), out)); s++)
+		fprintf(out, "&#%d;", *s);
+}
+
+/* name='value', the value escaped so that no parser changes it. */
+static void print_attr(const char *prefix, const char *name, const char *value, FILE *out)
+{
+	fprintf(out, " %s%s='", prefix, name);
+	print_escaped(value, "<>&'\r\n\t", out);
+	putc('\'', out);
+}
+
+/* Nothing but xml: may stand for its namespace, also in the name of an element. */
+static const char *prefix_of(const char *ns)
+{
+	return strcmp(ns, XML_NS) ? "" : "xml:";
+}
+
+/* The start tag without its >. The default namespace is declared where it
+ * changes; an attribute in a namespace gets a prefix made up on the spot. */
+static void print_start(const struct xml_elem *e, const struct xml_elem *outer, FILE *out)
+{
+	const struct xml_attr *a;
+	char prefix[16];
+	int n = 0;
+
+	while (outer && *prefix_of(outer->ns))
+		outer = outer->parent;
+	fprintf(out, "<%s%s", prefix_of(e->ns), e->name);
+	if (!*prefix_of(e->ns) && strcmp(e->ns, outer ? outer->ns : ""))
+		print_attr("", "xmlns", e->ns, out);
+	for (a = e->attrs; a; a = a->next) {
+		if (!*a->ns || *prefix_of(a->ns)) {
+			print_attr(prefix_of(a->ns), a->name, a->value, out);
+			continue;
+		}
+		snprintf(prefix, sizeof prefix, "n%d", ++n);
+		print_attr("xmlns:", prefix, a->ns, out);
+		snprintf(prefix, sizeof prefix, "n%d:", n);
+		print_attr(prefix, a->name, a->value, out);
+	}
+}
+
+/* Walks the tree by its links: down to the first child, else on to the next,
+ * else up. The end of each tag is printed when it is known what follows, behind
+ * the line break: there that is part of the tag and not of the text. */
+void xml_print(const struct xml_elem *root, FILE *out)
+{
+	const struct xml_elem *e = root;
+	const char *end;
+	int depth = 0;
+
+	for (;;) {
+		print_start(e, e == root ? NULL : e->parent, out);
+		end = e->children || *e->text ? ">" : "/>";
+		if (e->children) {
+			fprintf(out, "\n%*s>", 2 * ++depth, "");
+			print_escaped(e->text, "<>&\r", out);
+			e = e->children;
+			continue;
+		}
+		if (*e->text) {
+			putc('>', out);
+			print_escaped(e->text, "<>&\r", out);
+			fprintf(out, "</%s%s", prefix_of(e->ns), e->name);
+		}
+		for (; e != root && !e->next; e = e->parent, end = ">")
+			fprintf(out, "\n%*s%s</%s%s", 2 * --depth, "", end, prefix_of(e->parent->ns), e->parent->name);
+		if (e == root)
+			break;
+		fprintf(out, "\n%*s%s", 2 * depth, "", end);
+		e = e->next;
+	}
+	fprintf(out, "%s\n", end);
+}

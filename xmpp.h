@@ -1,0 +1,119 @@
+/* xmpp.h - everything a bot needs to speak XMPP, and nothing else.
+ *
+ * xmlstream.c: bytes in, stanzas out (RFC 6120 section 11).
+ *
+ * Conventions: strings are UTF-8 and NUL-terminated, lengths are size_t, times
+ * are milliseconds. Functions that can fail return 0 or -1, or NULL.
+ * Nothing here may be called from two threads at once. */
+#ifndef XMPP_H
+#define XMPP_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* ---------------------------------------------------------------- Elements */
+
+/* Attributes and children stand in document order. xmlns declarations are not
+ * among the attributes: they are resolved into the `ns` members. */
+struct xml_attr {
+	const char *name;       /* local name: "lang" of xml:lang */
+	const char *ns;         /* namespace URI; "" for none, never NULL */
+	const char *value;
+	struct xml_attr *next;
+};
+
+struct xml_elem {
+	const char *name;       /* local name: "features" of stream:features */
+	const char *ns;         /* namespace URI; "" for none, never NULL */
+	const char *text;       /* all character data directly inside, joined; "" for none */
+	struct xml_attr *attrs;
+	struct xml_elem *children;
+	struct xml_elem *next;  /* the next child of the same parent */
+	struct xml_elem *parent; /* NULL at the root of the tree */
+};
+
+/* The value of the attribute `name` that is in no namespace, or NULL: so
+ * xml_get(e, "from") never answers with x:from. NULL for a NULL `e`. */
+const char *xml_get(const struct xml_elem *e, const char *name);
+
+/* The first child with that name, in that namespace; `ns` NULL matches any.
+ * NULL if there is none or `e` is NULL, so that look-ups chain. */
+struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const char *ns);
+
+/* Prints the tree, indented and escaped. Line breaks stand inside the tags,
+ * where XML allows them without making text: what prints parses back to the
+ * same tree. */
+void xml_print(const struct xml_elem *e, FILE *out);
+
+/* Frees a whole tree; `root` is one that xmlstream_next() gave, or NULL. All
+ * that hangs from it lives in the same pool and is gone with it. */
+void xml_free(struct xml_elem *root);
+
+/* ---------------------------------------------------------- The XML stream */
+
+enum xml_event {
+	XML_MORE,       /* all bytes are used up: feed me */
+	XML_OPEN,       /* the stream header, an element without children */
+	XML_STANZA,     /* a whole child of the root */
+	XML_CLOSE,      /* the root's end tag: the stream is over */
+	XML_ERROR       /* not what RFC 6120 section 11 allows; it sticks */
+};
+
+/* A parser. `max_stanza` bounds the bytes of one stanza, and of the stream
+ * header; 0 means 256 KiB. The memory one stanza can take is bounded with it:
+ * some 20 bytes for each of its own at worst. NULL when memory ran out. */
+struct xmlstream *xmlstream_new(size_t max_stanza);
+
+/* Hands over n bytes, which are copied. They may be split anywhere, also
+ * inside a character: the events are the same. 0, or -1 when memory ran out. */
+int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n);
+
+/* The next event. With XML_OPEN and XML_STANZA, *out is an element that the
+ * caller owns and gives to xml_free(), at any time, even after
+ * xmlstream_free(); else *out is NULL. A stanza is there as soon as its last
+ * byte has been fed. */
+enum xml_event xmlstream_next(struct xmlstream *xs, struct xml_elem **out);
+
+/* After XML_ERROR: one line for people, what and at which byte of the stream
+ * (counted from 0), and the stream error condition to send (RFC 6120 section
+ * 4.9.3). Before: NULL. Both live until the next reset or free. */
+const char *xmlstream_error(const struct xmlstream *xs);
+const char *xmlstream_condition(const struct xmlstream *xs);
+
+/* How many bytes of the stream have been used up so far. */
+uint64_t xmlstream_offset(const struct xmlstream *xs);
+
+/* A new stream begins (RFC 6120 section 6.4.6). Bytes already fed are
+ * forgotten: they belong to the stream before. */
+void xmlstream_reset(struct xmlstream *xs);
+
+/* NULL is fine. */
+void xmlstream_free(struct xmlstream *xs);
+
+/* ------------------------------------------- Shared by the library only */
+
+/* Bytes [start, end) wait, in the order in which they came; [end, size) is
+ * room for more. All zero is an empty buffer. */
+struct buffer {
+	char *bytes;
+	size_t start, end, size;
+};
+
+/* Makes room for n bytes behind `end`; 0, or -1 when memory ran out. */
+int buffer_reserve(struct buffer *b, size_t n);
+
+/* Appends n bytes; 0, or -1 when memory ran out. */
+int buffer_append(struct buffer *b, const void *bytes, size_t n);
+
+/* The first n bytes are done with. A large buffer that empties is freed. */
+void buffer_consume(struct buffer *b, size_t n);
+
+void buffer_free(struct buffer *b);
+
+/* The XML character (production Char of XML 1.0) at the start of the n > 0
+ * bytes at `s`: its length in UTF-8, 1 to 4; 0 when the bytes end before the
+ * character does; -1 when no character begins like this. */
+int xml_char(const char *s, size_t n);
+
+#endif
