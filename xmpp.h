@@ -1,10 +1,13 @@
 /* xmpp.h - everything a bot needs to speak XMPP, and nothing else.
  *
- * xmlstream.c: bytes in, stanzas out (RFC 6120 section 11).
+ * Floor 1, xmlstream.c: bytes in, stanzas out (RFC 6120 section 11).
+ * Floor 2, xmpp.c:      one connection, its login, and the loop that runs many.
+ * Floor 3, the bots:    they see floor 2 and element trees, never a socket.
  *
  * Conventions: strings are UTF-8 and NUL-terminated, lengths are size_t, times
  * are milliseconds. Functions that can fail return 0 or -1, or NULL.
- * Nothing here may be called from two threads at once. */
+ * Nothing here may be called from two threads at once, and only xmpp_stop()
+ * from a signal handler. */
 #ifndef XMPP_H
 #define XMPP_H
 
@@ -91,7 +94,89 @@ void xmlstream_reset(struct xmlstream *xs);
 /* NULL is fine. */
 void xmlstream_free(struct xmlstream *xs);
 
-/* ------------------------------------------- Shared by the library only */
+/* ------------------------------------------------------------ A connection */
+
+/* Strings are copied. Zero or NULL means what stands in parentheses. */
+struct xmpp_options {
+	const char *user;       /* the name before the @; needed */
+	const char *password;   /* needed */
+	const char *host;       /* the XMPP domain, behind the @; needed */
+	const char *server;     /* name or address of the machine it runs on (host) */
+	int port;               /* (5222) */
+	const char *resource;   /* wanted (the server chooses) */
+	FILE *trace;            /* where to print the wire, passwords masked (nowhere) */
+	long login_timeout;     /* ms from the first packet to ready (30,000) */
+};
+
+/* One account, logged in. A bot sets the handlers it wants. Elements belong to
+ * the library and live until the handler returns. Any handler may call any
+ * function below, also xmpp_close() and xmpp_free() on its own connection. */
+struct xmpp {
+	void (*on_ready)(struct xmpp *);                              /* logged in, presence sent */
+	void (*on_message)(struct xmpp *, const struct xml_elem *);   /* of any type, also error */
+	void (*on_presence)(struct xmpp *, const struct xml_elem *);
+	void (*on_close)(struct xmpp *, const char *reason); /* once: over; NULL if we wanted it */
+	void (*on_wake)(struct xmpp *);                      /* see xmpp_wake_after() */
+	void *data;                                          /* the bot's own */
+};
+
+/* A connection that xmpp_run() will open. NULL and errno on failure. */
+struct xmpp *xmpp_new(const struct xmpp_options *options);
+
+/* The select() loop over n connections: opens those that are new and returns
+ * when all are closed, or after xmpp_stop(). 0, or -1 and errno. A connection
+ * freed meanwhile becomes NULL in `conns`. */
+int xmpp_run(struct xmpp **conns, size_t n);
+
+/* Every connection says goodbye, and xmpp_run() returns within 2 s. May be
+ * called from a signal handler. */
+void xmpp_stop(void);
+
+/* Queues a stanza, or more than one. In `format`, %s is a string, which is
+ * escaped and so fits into text and into quoted attribute values, %d an int,
+ * and %r raw XML. What is not UTF-8, or no character that XML allows, goes out
+ * as U+FFFD. 0, or -1 when x is not ready, memory ran out, or the peer has
+ * left more than 4 MiB unread. */
+int xmpp_send(struct xmpp *x, const char *format, ...);
+
+/* <message to='...' type='...'><body>...</body></message>; RFC 6121 section 5.
+ * `type` NULL is "normal". Returns what xmpp_send() does. */
+int xmpp_message(struct xmpp *x, const char *to, const char *type, const char *body);
+
+/* Enters the room (room@service) as `nick`, without its history; XEP-0045
+ * section 7.2. The join is complete when on_presence gets the own presence,
+ * with <status code='110'/>. And leaves it again. As xmpp_send(). */
+int xmpp_join(struct xmpp *x, const char *room, const char *nick);
+int xmpp_leave(struct xmpp *x, const char *room, const char *nick);
+
+/* Sends an iq of type get or set with a fresh id; RFC 6120 section 8.2.3. `to`
+ * NULL is the own account, `payload` raw XML. If it returns 0, `callback` is
+ * called exactly once: with the result or error stanza from the entity that
+ * was asked, or with NULL when the connection went away or 30 s have passed. If
+ * it returns -1, as xmpp_send(), never. */
+int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
+                 void (*callback)(struct xmpp *, const struct xml_elem *answer, void *data), void *data);
+
+/* on_wake is called once, ms from now. A second call moves the time; a
+ * negative one calls it off. */
+void xmpp_wake_after(struct xmpp *x, long ms);
+
+/* Ends the stream politely (RFC 6120 section 4.4): on_close comes when the
+ * server has done the same, or after a second. */
+void xmpp_close(struct xmpp *x);
+
+/* Ends it at once, without on_close; pending requests get their NULL. */
+void xmpp_free(struct xmpp *x);
+
+/* The full JID that the server bound (RFC 6120 section 7); "" before. */
+const char *xmpp_jid(const struct xmpp *x);
+
+/* Do two JIDs name the same entity? Only resources differ by case. And do they
+ * when the resources are left aside? NULL is nobody. */
+int xmpp_same_jid(const char *a, const char *b);
+int xmpp_same_account(const char *a, const char *b);
+
+/* ------------------------------------------- Shared by floors 1 and 2 only */
 
 /* Bytes [start, end) wait, in the order in which they came; [end, size) is
  * room for more. All zero is an empty buffer. */

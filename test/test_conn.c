@@ -1,0 +1,342 @@
+/* test_conn.c - what transcripts cannot show of a connection: addresses, timers,
+ * full queues, and handlers that free what they stand on. */
+#include "../xmpp.c"
+
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+static int passed, failed;
+
+static void check(const char *what, int ok)
+{
+	ok ? passed++ : failed++;
+	if (!ok)
+		printf("FAIL - %s\n", what);
+}
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(2);
+}
+
+/* ------------------------------------------------------------ The other side */
+
+/* A server that believes everything: when the client has sent the word on the
+ * left, it says what is on the right. */
+static const char *const dialogue[][2] = {
+	{"<stream:stream", "<stream:stream id='1' version='1.0' xmlns='" NS_CLIENT "' xmlns:stream='" NS_STREAM "'>"
+	                   "<stream:features><mechanisms xmlns='" NS_SASL "'><mechanism>PLAIN</mechanism></mechanisms>"
+	                   "</stream:features>"},
+	{"</auth>", "<success xmlns='" NS_SASL "'/>"},
+	{"<stream:stream", "<stream:stream id='2' version='1.0' xmlns='" NS_CLIENT "' xmlns:stream='" NS_STREAM "'>"
+	                   "<stream:features><bind xmlns='" NS_BIND "'/></stream:features>"},
+	{"</iq>", "<iq type='result' id='bind'><bind xmlns='" NS_BIND "'><jid>a@localhost/1</jid></bind></iq>"
+	          "<message from='b@localhost' type='chat'><body>hello</body></message>"}
+};
+
+/* Reads until `word` has come; how many bytes, or -1 at the end. */
+static long await(int fd, const char *word)
+{
+	char seen[32] = "", c;
+	size_t n = strlen(word);
+	long count = 0;
+
+	while (strcmp(seen, word)) {
+		if (read(fd, &c, 1) != 1)
+			return -1;
+		count++;
+		memmove(seen, seen + (strlen(seen) == n), n);
+		seen[strlen(seen)] = c;
+	}
+	return count;
+}
+
+static int log_in_client(int fd)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof dialogue / sizeof *dialogue; i++)
+		if (await(fd, dialogue[i][0]) < 0 || write(fd, dialogue[i][1], strlen(dialogue[i][1])) < 0)
+			return -1;
+	return 0;
+}
+
+/* A socket that listens on the IPv4 loopback, on a free port. */
+static int listen_free(int *port)
+{
+	struct sockaddr_in a = {0};
+	socklen_t n = sizeof a;
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	a.sin_family = AF_INET;
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (fd < 0 || bind(fd, (struct sockaddr *)(void *)&a, n) || listen(fd, 10)
+	    || getsockname(fd, (struct sockaddr *)(void *)&a, &n))
+		die("listen");
+	*port = ntohs(a.sin_port);
+	return fd;
+}
+
+/* Serves the next `clients`, one after the other, as `serve` says. */
+static pid_t spawn(int listener, int clients, void (*serve)(int fd))
+{
+	pid_t child = fork();
+	int fds[10], i;
+
+	if (child)
+		return child;
+	for (i = 0; i < clients; i++) {
+		fds[i] = accept(listener, NULL, NULL);
+		if (fds[i] < 0 || log_in_client(fds[i]))
+			_exit(1);
+	}
+	for (i = 0; i < clients; i++)
+		serve(fds[i]);
+	_exit(0);
+}
+
+/* Says goodbye when the client does, and notes how many bytes came before. */
+static long counted;
+
+static void serve_goodbye(int fd)
+{
+	counted = await(fd, "</stream:stream>");
+	if (write(fd, "</stream:stream>", 16) < 0)
+		_exit(1);
+	close(fd);
+}
+
+/* Reads nothing until it is told to, by a byte through the pipe. */
+static int told[2];
+
+static void serve_later(int fd)
+{
+	char c;
+
+	if (read(told[0], &c, 1) == 1)
+		serve_goodbye(fd);
+	_exit(counted > 3000000 ? 0 : 1);
+}
+
+static int finish(pid_t child)
+{
+	int status = -1;
+
+	waitpid(child, &status, 0);
+	return status;
+}
+
+/* ----------------------------------------------------------------- This side */
+
+static char ended[400];     /* the reason of the last connection that ended */
+static int closes, wakes, messages;
+static struct xmpp *other;
+
+static struct xmpp *client(const char *server, int port)
+{
+	struct xmpp_options o = {.user = "a", .password = "a", .host = "localhost"};
+	struct xmpp *x;
+
+	o.server = server;
+	o.port = port;
+	o.login_timeout = 10000;
+	x = xmpp_new(&o);
+	if (!x)
+		die("xmpp_new");
+	return x;
+}
+
+static void note_end(struct xmpp *x, const char *reason)
+{
+	(void)x;
+	closes++;
+	snprintf(ended, sizeof ended, "%s", reason ? reason : "");
+}
+
+static void leave(struct xmpp *x)
+{
+	xmpp_close(x);
+}
+
+/* ::1 refuses, 127.0.0.1 answers: getaddrinfo() gives both for localhost. */
+static void test_addresses(void)
+{
+	int port, listener = listen_free(&port);
+	pid_t child = spawn(listener, 1, serve_goodbye);
+	struct xmpp *x = client("localhost", port);
+
+	x->on_ready = leave;
+	x->on_close = note_end;
+	check("xmpp_run", !xmpp_run(&x, 1));
+	check("one address refuses, the next is tried", closes == 1 && !*ended);
+	check("the JID is known", !strcmp(xmpp_jid(x), "a@localhost/1"));
+	check("the server saw the goodbye", finish(child) == 0);
+	xmpp_free(x);
+	close(listener);
+}
+
+/* With all lower descriptors taken, the next is too high for an fd_set. */
+static void test_descriptors(void)
+{
+	struct rlimit limit, higher;
+	int port, listener = listen_free(&port), fd, last = listener;
+	struct xmpp *x;
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	higher = limit;
+	higher.rlim_cur = FD_SETSIZE + 20 < limit.rlim_max ? FD_SETSIZE + 20 : limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &higher);
+	while ((fd = dup(listener)) >= 0 && fd < FD_SETSIZE)
+		last = fd;
+	x = client("127.0.0.1", port);
+	x->on_close = note_end;
+	xmpp_run(&x, 1);
+	check("a descriptor too high for select() is refused", strstr(ended, "below 1024") != NULL || FD_SETSIZE != 1024);
+	for (; last > listener; last--)
+		close(last);
+	if (fd >= 0)
+		close(fd);
+	close(listener);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	xmpp_free(x);
+}
+
+static void wake(struct xmpp *x)
+{
+	if (++wakes == 1)
+		xmpp_wake_after(x, 1);
+	else
+		xmpp_close(x);
+}
+
+static void set_timer(struct xmpp *x)
+{
+	xmpp_wake_after(x, 60000);
+	xmpp_wake_after(x, -1);
+	xmpp_wake_after(x, 1);
+}
+
+static void test_timers(void)
+{
+	int port, listener = listen_free(&port);
+	pid_t child = spawn(listener, 1, serve_goodbye);
+	struct xmpp *x = client("127.0.0.1", port);
+
+	x->on_ready = set_timer;
+	x->on_wake = wake;
+	xmpp_run(&x, 1);
+	check("on_wake comes once for each call", wakes == 2);
+	finish(child);
+	xmpp_free(x);
+	close(listener);
+}
+
+static void free_both(struct xmpp *x, const struct xml_elem *message)
+{
+	messages++;
+	xmpp_free(other);
+	other = NULL;
+	xmpp_free(x);
+	check("an element outlives the connection it came by", xml_child(message, "body", NULL) != NULL);
+}
+
+static void count(struct xmpp *x, const struct xml_elem *answer, void *data)
+{
+	(void)x;
+	*(int *)data += answer == NULL;
+}
+
+static int unanswered;
+
+static void ask_nobody(struct xmpp *x)
+{
+	check("a request is sent", !xmpp_request(x, "get", "nobody@localhost", "", count, &unanswered));
+}
+
+/* One handler frees its own connection and another one. */
+static void test_free(void)
+{
+	int port, listener = listen_free(&port);
+	pid_t child = spawn(listener, 2, serve_goodbye);
+	struct xmpp *conns[2];
+
+	closes = 0;
+	conns[0] = client("127.0.0.1", port);
+	conns[1] = other = client("127.0.0.1", port);
+	conns[0]->on_message = free_both;
+	conns[0]->on_ready = ask_nobody;
+	conns[0]->on_close = conns[1]->on_close = note_end;
+	xmpp_run(conns, 2);
+	check("both are gone", messages == 1 && !conns[0] && !conns[1]);
+	check("who frees a connection hears no more of it", closes == 0);
+	check("but a request is answered, always", unanswered == 1);
+	kill(child, SIGKILL);
+	finish(child);
+	close(listener);
+}
+
+/* 3 MB are queued while the server does not read, then all of it arrives. */
+static void fill_queue(struct xmpp *x)
+{
+	char body[3001];
+	int i, sent = 0;
+
+	memset(body, 'x', sizeof body - 1);
+	body[sizeof body - 1] = '\0';
+	for (i = 0; i < 1000; i++)
+		sent += !xmpp_message(x, "b@localhost", "chat", body);
+	check("1,000 messages are queued", sent == 1000);
+	while (!xmpp_message(x, "b@localhost", "chat", body) && sent < 10000)
+		sent++;
+	check("the queue has an end", sent < 3000 && errno == ENOBUFS);
+	xmpp_wake_after(x, 50);
+}
+
+static void tell(struct xmpp *x)
+{
+	if (write(told[1], "", 1) != 1)
+		die("write");
+	xmpp_close(x);
+}
+
+static void test_queue(void)
+{
+	int port, listener = listen_free(&port);
+	pid_t child;
+	struct xmpp *x;
+
+	if (pipe(told))
+		die("pipe");
+	child = spawn(listener, 1, serve_later);
+	x = client("127.0.0.1", port);
+	check("nothing is sent before the login", xmpp_message(x, "b@localhost", "chat", "early") && errno == ENOTCONN);
+	x->on_ready = fill_queue;
+	x->on_wake = tell;
+	xmpp_run(&x, 1);
+	check("all of the queue arrives, in short writes", finish(child) == 0);
+	xmpp_free(x);
+	close(listener);
+	close(told[0]);
+	close(told[1]);
+}
+
+static void test_options(void)
+{
+	struct xmpp_options o = {.user = "a", .host = "localhost"};
+
+	check("no password", xmpp_new(&o) == NULL && errno == EINVAL);
+	xmpp_free(NULL);
+}
+
+int main(void)
+{
+	test_addresses();
+	test_descriptors();
+	test_timers();
+	test_free();
+	test_queue();
+	test_options();
+	printf("%d passed, %d failed\n", passed, failed);
+	return failed > 0;
+}

@@ -1,0 +1,1445 @@
+/* xmpp.c - one connection, from the first packet to the last, and the loop
+ * that runs many of them.
+ *
+ * The problem. A login is a conversation in a dozen steps, and any answer may
+ * come late, in pieces, or be another than the one hoped for. With a thousand
+ * connections in one process, none may make the others wait.
+ *
+ * So nothing here waits. A connection is a state, and the state says what may
+ * come next. When something has come, the loop calls the function for it, which
+ * queues what is to be sent and sets the next state. The parts, in the order
+ * of a login:
+ *
+ *     output      the queue of bytes that wait until the socket takes them
+ *     ending      how a connection ends, whatever the reason
+ *     connecting  to one address after the other
+ *     SASL        proving who we are: PLAIN, SCRAM-SHA-1
+ *     handshake   from the stream header to the bound resource
+ *     stanzas     what goes on when we are logged in
+ *     the table   which function is for which element in which state
+ *     the loop    select(), reading, timers */
+#define _POSIX_C_SOURCE 200809L
+#include "xmpp.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS_CLIENT  "jabber:client"
+#define NS_STREAM  "http://etherx.jabber.org/streams"
+#define NS_STREAMS "urn:ietf:params:xml:ns:xmpp-streams"
+#define NS_TLS     "urn:ietf:params:xml:ns:xmpp-tls"
+#define NS_SASL    "urn:ietf:params:xml:ns:xmpp-sasl"
+#define NS_BIND    "urn:ietf:params:xml:ns:xmpp-bind"
+#define NS_SESSION "urn:ietf:params:xml:ns:xmpp-session"
+#define NS_STANZAS "urn:ietf:params:xml:ns:xmpp-stanzas"
+
+enum {
+	LOGIN_TIMEOUT = 30000,   /* ms, where the options say nothing */
+	ATTEMPT_TIMEOUT = 5000,  /* ms for one address while there are others to try */
+	REQUEST_TIMEOUT = 30000, /* ms */
+	CLOSE_TIMEOUT = 1000,    /* ms for the server to say goodbye, too */
+	MAX_OUTPUT = 4 << 20,    /* bytes queued for a server that does not read */
+	READ_SIZE = 64 * 1024,   /* bytes read at once */
+	MIN_ROUNDS = 4096, MAX_ROUNDS = 1000000 /* of PBKDF2, that we let a server ask for */
+};
+
+enum state {
+	NEW, CONNECTING, WAIT_HEADER, WAIT_FEATURES, WAIT_CHALLENGE, WAIT_SUCCESS,
+	WAIT_HEADER_AGAIN, WAIT_BIND_FEATURES, WAIT_BIND, WAIT_SESSION,
+	READY, CLOSING, CLOSED
+};
+
+/* What a state waits for, for people. */
+static const char *const awaited[] = {
+	"nothing", "the connection", "the stream header", "the stream features", "a SASL challenge",
+	"the SASL result", "the second stream header", "the second stream features",
+	"the bound resource", "the session", "stanzas", "the end of the stream", "nothing"
+};
+
+struct request {
+	struct request *next;
+	char id[17];
+	char *to;               /* who was asked; NULL: the own account */
+	int64_t deadline;
+	void (*callback)(struct xmpp *, const struct xml_elem *, void *);
+	void *data;
+};
+
+/* What a SCRAM login must remember from one step to the next. */
+struct scram {
+	char nonce[25];
+	char *first;            /* our first message, without its n,, */
+	uint8_t signature[20];  /* what the server must send to prove that it knows us */
+};
+
+struct conn {
+	struct xmpp x;          /* what the bot sees; first, so that &c->x is c */
+	char *user, *password, *host, *server, *resource; /* own copies */
+	int port;
+	FILE *trace;
+	char traced;            /* 'C' or 'S' when a trace line is unfinished, else 0 */
+	long login_timeout;
+
+	enum state state;
+	int fd;                 /* -1 when there is none */
+	struct addrinfo *addrs; /* of the server, while connecting */
+	struct addrinfo *addr;  /* the one to try next */
+	int64_t attempt;        /* when to give up on the current one */
+	int64_t deadline;       /* of the login, or of the goodbye; 0 for none */
+	int64_t wake;           /* when to call on_wake; 0 for never */
+	struct xmlstream *xs;
+	uint64_t fed;           /* bytes given to it since the stream began */
+	struct buffer out;      /* bytes not yet written */
+	struct scram scram;
+	char plain;             /* PLAIN was chosen: success needs no signature */
+	char wants_session;     /* the server insists on it */
+	char *jid;              /* full, once bound */
+	struct request *requests, **last_request; /* oldest first */
+	char running;           /* xmpp_run() has it: free it there */
+	char doomed;            /* to be freed there */
+};
+
+/* The only global, because a signal handler has nothing else: set by xmpp_stop(),
+ * and SEEN once the loop has told all connections. */
+static volatile sig_atomic_t stopping;
+enum { STOP_WANTED = 1, STOP_SEEN };
+
+static struct conn *conn_of(const struct xmpp *x)
+{
+	return (struct conn *)(void *)x;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* A string like printf's, malloced; NULL when memory ran out. */
+static char *print(const char *format, ...)
+{
+	va_list ap;
+	char *s;
+	int n;
+
+	va_start(ap, format);
+	n = vsnprintf(NULL, 0, format, ap);
+	va_end(ap);
+	s = n < 0 ? NULL : malloc((size_t)n + 1);
+	if (!s)
+		return NULL;
+	va_start(ap, format);
+	vsnprintf(s, (size_t)n + 1, format, ap);
+	va_end(ap);
+	return s;
+}
+
+/* n bytes that nobody can guess. */
+static int random_bytes(void *to, size_t n)
+{
+	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? -1 : read(fd, to, n);
+
+	if (fd >= 0)
+		close(fd);
+	return got == (ssize_t)n ? 0 : -1;
+}
+
+/* ------------------------------------------------------------------ Output */
+
+/* The wire in the notation of the RFCs. `whole`: a stanza ends here, and so
+ * does the line. Control characters would let a server write to our terminal. */
+static void trace(struct conn *c, char who, const char *p, size_t n, int whole)
+{
+	if (!c->trace || n == 0)
+		return;
+	if (c->traced && c->traced != who)
+		putc('\n', c->trace);
+	if (c->traced != who)
+		fprintf(c->trace, "%c: ", who);
+	for (; n > 0; n--, p++) {
+		if ((unsigned char)*p < ' ' && !strchr("\t\n", *p))
+			fprintf(c->trace, "\\x%02X", (unsigned char)*p);
+		else
+			putc(*p, c->trace);
+	}
+	if (whole)
+		putc('\n', c->trace);
+	c->traced = whole ? 0 : who;
+}
+
+/* How a character must be written in XML, or NULL: as it is. Line breaks and
+ * tabs, because a reader turns them into spaces in an attribute value. */
+static const char *escape(char ch)
+{
+	switch (ch) {
+	case '<': return "&lt;";
+	case '>': return "&gt;";
+	case '&': return "&amp;";
+	case '\'': return "&apos;";
+	case '"': return "&quot;";
+	case '\t': return "&#9;";
+	case '\n': return "&#10;";
+	case '\r': return "&#13;";
+	}
+	return NULL;
+}
+
+/* Appends text so that the stanza stays well-formed, whatever is in it. */
+static int append_escaped(struct buffer *b, const char *s)
+{
+	const char *end = s + strlen(s), *run, *escaped;
+	int n = 0;
+
+	while (s < end) {
+		for (run = s; run < end && !escape(*run) && (n = xml_char(run, (size_t)(end - run))) > 0; run += n)
+			;
+		if (buffer_append(b, s, (size_t)(run - s)))
+			return -1;
+		s = run;
+		if (s == end)
+			break;
+		escaped = escape(*s);
+		if (!escaped)
+			escaped = "\xEF\xBF\xBD"; /* U+FFFD, the replacement character */
+		if (buffer_append(b, escaped, strlen(escaped)))
+			return -1;
+		s++;
+	}
+	return 0;
+}
+
+static int append_format(struct buffer *b, const char *format, va_list ap)
+{
+	char number[24];
+	const char *s;
+	size_t n;
+	int failed = 0;
+
+	for (; *format && !failed; format += n) {
+		n = strcspn(format, "%");
+		if (n > 0) {
+			failed = buffer_append(b, format, n);
+			continue;
+		}
+		n = 2;
+		if (format[1] == 'd') {
+			snprintf(number, sizeof number, "%d", va_arg(ap, int));
+			s = number;
+		} else {
+			s = va_arg(ap, const char *);
+			s = s ? s : "";
+		}
+		failed = format[1] == 's' ? append_escaped(b, s) : buffer_append(b, s, strlen(s));
+	}
+	return failed;
+}
+
+/* Queues all of it or nothing. `shown` is what the trace shows instead, or NULL. */
+static int queue_v(struct conn *c, const char *shown, const char *format, va_list ap)
+{
+	size_t before = c->out.end - c->out.start;
+	const char *new;
+
+	if (before > MAX_OUTPUT) {
+		errno = ENOBUFS;
+		return -1;
+	}
+	if (append_format(&c->out, format, ap)) {
+		c->out.end = c->out.start + before;
+		return -1;
+	}
+	new = c->out.bytes + c->out.start + before;
+	trace(c, 'C', shown ? shown : new, shown ? strlen(shown) : (size_t)(c->out.bytes + c->out.end - new), 1);
+	return 0;
+}
+
+static int queue(struct conn *c, const char *format, ...)
+{
+	va_list ap;
+	int failed;
+
+	va_start(ap, format);
+	failed = queue_v(c, NULL, format, ap);
+	va_end(ap);
+	return failed;
+}
+
+static int queue_secret(struct conn *c, const char *shown, const char *format, ...)
+{
+	va_list ap;
+	int failed;
+
+	va_start(ap, format);
+	failed = queue_v(c, shown, format, ap);
+	va_end(ap);
+	return failed;
+}
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* where POSIX.1-2008 is not complete, the bots ignore SIGPIPE */
+#endif
+
+/* Writes what the socket takes now. A send() may be short, always. 0, or -1
+ * when the connection is broken. */
+static int flush(struct conn *c)
+{
+	ssize_t n;
+
+	while (c->out.start < c->out.end) {
+		n = send(c->fd, c->out.bytes + c->out.start, c->out.end - c->out.start, MSG_NOSIGNAL);
+		if (n < 0)
+			return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
+		buffer_consume(&c->out, (size_t)n);
+	}
+	return 0;
+}
+
+/* ------------------------------------------------------------------ Ending */
+
+/* Lets go of all that belongs to the connection rather than to the account. */
+static void tear_down(struct conn *c)
+{
+	struct request *r;
+
+	if (c->traced)
+		putc('\n', c->trace);
+	c->traced = 0;
+	c->state = CLOSED;
+	c->deadline = c->wake = 0;
+	if (c->fd >= 0)
+		close(c->fd);
+	c->fd = -1;
+	if (c->addrs)
+		freeaddrinfo(c->addrs);
+	c->addrs = c->addr = NULL;
+	buffer_free(&c->out);
+	free(c->scram.first);
+	c->scram.first = NULL;
+	while ((r = c->requests)) { /* one by one: a callback may do anything */
+		c->requests = r->next;
+		r->callback(&c->x, NULL, r->data);
+		free(r->to);
+		free(r);
+	}
+	c->last_request = &c->requests;
+}
+
+/* The end of a connection, for a reason that `format` tells in one line; NULL
+ * when the bot wanted it. Always -1, so that a caller can `return lose(...)`. */
+static int lose(struct conn *c, const char *format, ...)
+{
+	char reason[320], *p;
+	va_list ap;
+
+	if (c->state == CLOSED)
+		return -1;
+	if (format) {
+		va_start(ap, format);
+		vsnprintf(reason, sizeof reason, format, ap);
+		va_end(ap);
+		for (p = reason; *p; p++) /* parts of it may come from the server */
+			if ((unsigned char)*p < ' ')
+				*p = ' ';
+		if (c->state > CONNECTING && c->state < CLOSING && !queue(c, "</stream:stream>"))
+			flush(c); /* good manners, no more: if it fails, so be it */
+	}
+	tear_down(c);
+	if (c->x.on_close)
+		c->x.on_close(&c->x, format ? reason : NULL);
+	return -1;
+}
+
+void xmpp_close(struct xmpp *x)
+{
+	struct conn *c = conn_of(x);
+
+	if (c->state >= CLOSING)
+		return;
+	if (c->state <= CONNECTING || queue(c, "</stream:stream>")) {
+		lose(c, NULL);
+		return;
+	}
+	c->state = CLOSING;
+	c->wake = 0;
+	c->deadline = now_ms() + CLOSE_TIMEOUT;
+}
+
+/* -------------------------------------------------------------- Connecting */
+
+/* C: <?xml version='1.0'?><stream:stream to='HOST' version='1.0' ...>
+ * RFC 6120 section 4.2. The server's own header is another document. */
+static int open_stream(struct conn *c, enum state next)
+{
+	xmlstream_reset(c->xs);
+	c->fed = 0;
+	c->state = next;
+	if (queue(c, "<?xml version='1.0'?><stream:stream to='%s' version='1.0' xmlns='" NS_CLIENT
+	             "' xmlns:stream='" NS_STREAM "'>", c->host))
+		return lose(c, "out of memory");
+	return 0;
+}
+
+/* A socket on the way to `a`, or -1 and errno. */
+static int dial(const struct addrinfo *a)
+{
+	int fd = socket(a->ai_family, a->ai_socktype, a->ai_protocol), flags, on = 1, saved;
+
+	if (fd < 0)
+		return -1;
+	if (fd >= FD_SETSIZE) { /* FD_SET would write beyond the fd_set */
+		close(fd);
+		errno = EMFILE;
+		return -1;
+	}
+	flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC)
+	    || setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on)
+	    || (connect(fd, a->ai_addr, a->ai_addrlen) && errno != EINPROGRESS)) {
+		saved = errno;
+		close(fd);
+		errno = saved;
+		return -1;
+	}
+	return fd;
+}
+
+/* Tries the next address, and the one after it, until one is on its way. `error`
+ * is why the last one failed. */
+static int connect_next(struct conn *c, int error)
+{
+	if (c->fd >= 0)
+		close(c->fd);
+	c->fd = -1;
+	while (c->addr && c->fd < 0) {
+		c->fd = dial(c->addr);
+		error = c->fd < 0 ? errno : 0;
+		c->addr = c->addr->ai_next;
+	}
+	if (c->fd < 0 && error == EMFILE)
+		return lose(c, "too many connections: select() can watch descriptors below %d only, "
+		               "and a process may open so many at most", FD_SETSIZE);
+	if (c->fd < 0)
+		return lose(c, "cannot connect to %s port %d: %s", c->server, c->port, strerror(error));
+	c->attempt = c->addr ? now_ms() + ATTEMPT_TIMEOUT : c->deadline;
+	return 0;
+}
+
+/* Starts a connection. getaddrinfo() may wait for a name server: the one thing
+ * in this file that blocks, because libc offers nothing else. */
+static int start(struct conn *c)
+{
+	struct addrinfo hints = {0};
+	char port[16];
+	int error;
+
+	c->state = CONNECTING;
+	c->deadline = now_ms() + c->login_timeout;
+	hints.ai_socktype = SOCK_STREAM;
+	snprintf(port, sizeof port, "%d", c->port);
+	error = getaddrinfo(c->server, port, &hints, &c->addrs);
+	if (error)
+		return lose(c, "cannot find %s: %s", c->server, gai_strerror(error));
+	c->addr = c->addrs;
+	return connect_next(c, 0);
+}
+
+/* The socket became writable: connected, or not. */
+static int connected(struct conn *c)
+{
+	int error = 0;
+	socklen_t n = sizeof error;
+
+	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &n))
+		error = errno;
+	if (error)
+		return connect_next(c, error);
+	freeaddrinfo(c->addrs);
+	c->addrs = c->addr = NULL;
+	return open_stream(c, WAIT_HEADER);
+}
+
+/* Does what we send stay on this machine? */
+static int is_loopback(struct conn *c)
+{
+	struct sockaddr_storage peer;
+	socklen_t n = sizeof peer;
+
+	if (getpeername(c->fd, (struct sockaddr *)(void *)&peer, &n))
+		return 0;
+	if (peer.ss_family == AF_INET)
+		return ntohl(((struct sockaddr_in *)(void *)&peer)->sin_addr.s_addr) >> 24 == 127;
+	return peer.ss_family == AF_INET6
+	       && IN6_IS_ADDR_LOOPBACK(&((struct sockaddr_in6 *)(void *)&peer)->sin6_addr);
+}
+
+/* -------------------------------------------------------------------- SASL */
+
+static uint32_t rotate(uint32_t x, int n)
+{
+	return x << n | x >> (32 - n);
+}
+
+/* One block of SHA-1; RFC 3174 section 6.1, names as there. */
+static void sha1_block(uint32_t h[5], const uint8_t *p)
+{
+	static const uint32_t k[] = {0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC, 0xCA62C1D6};
+	uint32_t w[80], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4], f, temp;
+	int t;
+
+	for (t = 0; t < 16; t++, p += 4)
+		w[t] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+	for (; t < 80; t++)
+		w[t] = rotate(w[t - 3] ^ w[t - 8] ^ w[t - 14] ^ w[t - 16], 1);
+	for (t = 0; t < 80; t++) {
+		f = t < 20 ? (b & c) | (~b & d) : t < 40 || t >= 60 ? b ^ c ^ d : (b & c) | (b & d) | (c & d);
+		temp = rotate(a, 5) + f + e + w[t] + k[t / 20];
+		e = d;
+		d = c;
+		c = rotate(b, 30);
+		b = a;
+		a = temp;
+	}
+	h[0] += a;
+	h[1] += b;
+	h[2] += c;
+	h[3] += d;
+	h[4] += e;
+}
+
+struct sha1 {
+	uint32_t h[5];
+	uint64_t n;             /* bytes so far; the last n % 64 wait in block */
+	uint8_t block[64];
+};
+
+static void sha1_init(struct sha1 *s)
+{
+	static const uint32_t h[] = {0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0};
+
+	memcpy(s->h, h, sizeof h);
+	s->n = 0;
+}
+
+static void sha1_update(struct sha1 *s, const void *data, size_t n)
+{
+	const uint8_t *p = data;
+
+	for (; n > 0; n--) {
+		s->block[s->n++ % 64] = *p++;
+		if (s->n % 64 == 0)
+			sha1_block(s->h, s->block);
+	}
+}
+
+static void sha1_final(struct sha1 *s, uint8_t digest[20])
+{
+	uint64_t bits = s->n * 8;
+	uint8_t length[8];
+	int i;
+
+	sha1_update(s, "\x80", 1);
+	while (s->n % 64 != 56)
+		sha1_update(s, "", 1);
+	for (i = 0; i < 8; i++)
+		length[i] = (uint8_t)(bits >> (56 - 8 * i));
+	sha1_update(s, length, 8);
+	for (i = 0; i < 20; i++)
+		digest[i] = (uint8_t)(s->h[i / 4] >> (24 - 8 * (i % 4)));
+}
+
+/* HMAC-SHA-1 (RFC 2104) with a key whose two padded blocks are hashed already:
+ * PBKDF2 uses one key thousands of times. */
+struct hmac {
+	struct sha1 inner, outer;
+};
+
+static void hmac_init(struct hmac *m, const void *key, size_t n)
+{
+	uint8_t k[64] = {0}, pad[64];
+	int i;
+
+	sha1_init(&m->inner);
+	sha1_init(&m->outer);
+	if (n > 64) {
+		sha1_update(&m->inner, key, n);
+		sha1_final(&m->inner, k);
+		sha1_init(&m->inner);
+	} else
+		memcpy(k, key, n);
+	for (i = 0; i < 64; i++)
+		pad[i] = k[i] ^ 0x36;
+	sha1_update(&m->inner, pad, 64);
+	for (i = 0; i < 64; i++)
+		pad[i] = k[i] ^ 0x5C;
+	sha1_update(&m->outer, pad, 64);
+}
+
+static void hmac(const struct hmac *m, const void *data, size_t n, uint8_t digest[20])
+{
+	struct sha1 s = m->inner;
+
+	sha1_update(&s, data, n);
+	sha1_final(&s, digest);
+	s = m->outer;
+	sha1_update(&s, digest, 20);
+	sha1_final(&s, digest);
+}
+
+static void hmac_once(const void *key, size_t key_n, const void *data, size_t n, uint8_t digest[20])
+{
+	struct hmac m;
+
+	hmac_init(&m, key, key_n);
+	hmac(&m, data, n, digest);
+}
+
+/* PBKDF2 (RFC 8018) for one block of output: what RFC 5802 calls Hi(). `salt`
+ * has 4 bytes of room behind its n, for the number of the block. */
+static void hi(const char *password, uint8_t *salt, size_t n, long rounds, uint8_t result[20])
+{
+	struct hmac m;
+	uint8_t u[20];
+	int i;
+
+	hmac_init(&m, password, strlen(password));
+	memcpy(salt + n, "\0\0\0\1", 4);
+	hmac(&m, salt, n + 4, u);
+	memcpy(result, u, 20);
+	while (--rounds > 0) {
+		hmac(&m, u, 20, u);
+		for (i = 0; i < 20; i++)
+			result[i] ^= u[i];
+	}
+}
+
+static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/* RFC 4648 section 4; malloced, NULL when memory ran out. */
+static char *base64_encode(const void *data, size_t n)
+{
+	const uint8_t *p = data;
+	char *s = malloc((n + 2) / 3 * 4 + 1), *to = s;
+	uint32_t v;
+	size_t i;
+
+	for (i = 0; s && i < n; i += 3) {
+		v = (uint32_t)p[i] << 16 | (i + 1 < n ? (uint32_t)p[i + 1] << 8 : 0) | (i + 2 < n ? p[i + 2] : 0);
+		*to++ = base64_digits[v >> 18];
+		*to++ = base64_digits[v >> 12 & 63];
+		*to++ = i + 1 < n ? base64_digits[v >> 6 & 63] : '=';
+		*to++ = i + 2 < n ? base64_digits[v & 63] : '=';
+	}
+	if (s)
+		*to = '\0';
+	return s;
+}
+
+/* What the `len` digits at s stand for, malloced and NUL-terminated, with 4
+ * bytes of room behind; *n is its length. NULL when it is not base64. */
+static uint8_t *base64_decode(const char *s, size_t len, size_t *n)
+{
+	uint8_t *data = malloc(len / 4 * 3 + 5);
+	const char *digit;
+	uint32_t v = 0;
+	size_t i, pad = len > 0 && s[len - 1] == '=' ? 1 + (len > 1 && s[len - 2] == '=') : 0;
+
+	for (i = *n = 0; data && i < len; i++) {
+		digit = s[i] && i < len - pad ? strchr(base64_digits, s[i]) : NULL;
+		if (len % 4 || (!digit && i < len - pad)) {
+			free(data);
+			return NULL;
+		}
+		v = v << 6 | (digit ? (uint32_t)(digit - base64_digits) : 0);
+		if (i % 4 == 3) {
+			data[(*n)++] = (uint8_t)(v >> 16);
+			data[(*n)++] = (uint8_t)(v >> 8);
+			data[(*n)++] = (uint8_t)v;
+		}
+	}
+	if (data)
+		data[*n -= pad] = '\0';
+	return data;
+}
+
+/* The value of the attribute `name` of a SCRAM message, "r=...,s=...,i=...":
+ * up to the next comma, *n bytes long. It may hold = itself. */
+static const char *scram_attr(const char *message, char name, size_t *n)
+{
+	while (message && (message[0] != name || message[1] != '=')) {
+		message = strchr(message, ',');
+		message += message != NULL;
+	}
+	*n = message ? strcspn(message + 2, ",") : 0;
+	return message ? message + 2 : NULL;
+}
+
+/* The proof that we know the password, and what the server must answer with to
+ * prove that it does, too; RFC 5802 section 3, names as there. */
+static void scram_prove(struct scram *s, const uint8_t salted[20], const char *message, uint8_t proof[20])
+{
+	uint8_t client_key[20], stored_key[20], server_key[20];
+	struct sha1 sha;
+	int i;
+
+	hmac_once(salted, 20, "Client Key", 10, client_key);
+	sha1_init(&sha);
+	sha1_update(&sha, client_key, 20);
+	sha1_final(&sha, stored_key);
+	hmac_once(stored_key, 20, message, strlen(message), proof);
+	for (i = 0; i < 20; i++)
+		proof[i] ^= client_key[i];
+	hmac_once(salted, 20, "Server Key", 10, server_key);
+	hmac_once(server_key, 20, message, strlen(message), s->signature);
+}
+
+/* Our second message, for the server's first, malloced; or NULL and *error. */
+static char *scram_answer(struct scram *s, const char *password, const char *first, const char **error)
+{
+	size_t nonce_n, salt_n, rounds_n, n;
+	const char *nonce = scram_attr(first, 'r', &nonce_n);
+	const char *salt64 = scram_attr(first, 's', &salt_n);
+	const char *rounds_at = scram_attr(first, 'i', &rounds_n);
+	long rounds = rounds_at ? strtol(rounds_at, NULL, 10) : 0; /* a huge one is LONG_MAX */
+	uint8_t salted[20], proof[20], *salt;
+	char *bare, *message, *proof64, *answer = NULL;
+
+	*error = "its message is not complete";
+	if (!nonce || !salt64 || !rounds_at || first[0] != 'r')
+		return NULL;
+	*error = "its nonce does not extend ours";
+	if (nonce_n <= strlen(s->nonce) || strncmp(nonce, s->nonce, strlen(s->nonce)))
+		return NULL;
+	*error = "it asks for too few or too many rounds of hashing";
+	if (rounds < MIN_ROUNDS || rounds > MAX_ROUNDS || strspn(rounds_at, "0123456789") != rounds_n)
+		return NULL;
+	*error = "its salt is not base64";
+	salt = base64_decode(salt64, salt_n, &n);
+	if (!salt)
+		return NULL;
+	*error = "out of memory";
+	hi(password, salt, n, rounds, salted);
+	free(salt);
+	bare = print("c=biws,r=%.*s", (int)nonce_n, nonce); /* biws: base64 of n,, */
+	message = bare ? print("%s,%s,%s", s->first, first, bare) : NULL;
+	if (message) {
+		scram_prove(s, salted, message, proof);
+		proof64 = base64_encode(proof, sizeof proof);
+		answer = proof64 ? print("%s,p=%s", bare, proof64) : NULL;
+		free(proof64);
+	}
+	free(bare);
+	free(message);
+	return answer;
+}
+
+/* C: <auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>
+ *      base64 of n,,n=user,r=nonce</auth>
+ * RFC 5802 section 5; in the user name = and , are written =3D and =2C. The
+ * name and password ought to be prepared (SASLprep); we send them as given. */
+static int begin_scram(struct conn *c)
+{
+	uint8_t random[18];
+	char *nonce = random_bytes(random, sizeof random) ? NULL : base64_encode(random, sizeof random);
+	struct buffer b = {0};
+	const char *p;
+	char *base64 = NULL;
+	int failed = !nonce;
+
+	failed = failed || buffer_append(&b, "n,,n=", 5);
+	for (p = c->user; *p && !failed; p++)
+		failed = *p == '=' ? buffer_append(&b, "=3D", 3) : *p == ',' ? buffer_append(&b, "=2C", 3)
+		                                                             : buffer_append(&b, p, 1);
+	failed = failed || buffer_append(&b, ",r=", 3) || buffer_append(&b, nonce, strlen(nonce) + 1);
+	if (!failed) {
+		memcpy(c->scram.nonce, nonce, sizeof c->scram.nonce);
+		c->scram.first = print("%s", b.bytes + 3);
+		base64 = base64_encode(b.bytes, b.end - 1);
+	}
+	c->state = WAIT_CHALLENGE;
+	failed = !base64 || !c->scram.first
+	         || queue(c, "<auth xmlns='" NS_SASL "' mechanism='SCRAM-SHA-1'>%s</auth>", base64);
+	free(nonce);
+	free(base64);
+	buffer_free(&b);
+	return failed ? lose(c, "out of memory or randomness") : 0;
+}
+
+/* S: <challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
+ *      base64 of r=nonces,s=salt,i=rounds</challenge>
+ * C: <response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
+ *      base64 of c=biws,r=nonces,p=proof</response> */
+static int answer_challenge(struct conn *c, struct xml_elem *e)
+{
+	size_t n;
+	char *first = (char *)base64_decode(e->text, strlen(e->text), &n);
+	const char *error = "it is not base64";
+	char *answer = first ? scram_answer(&c->scram, c->password, first, &error) : NULL;
+	char *base64 = answer ? base64_encode(answer, strlen(answer)) : NULL;
+	int failed = !base64 || queue(c, "<response xmlns='" NS_SASL "'>%s</response>", base64);
+
+	free(first);
+	free(answer);
+	free(base64);
+	if (failed)
+		return lose(c, "bad challenge from the server: %s", error);
+	c->state = WAIT_SUCCESS;
+	return 0;
+}
+
+/* C: <auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>
+ *      base64 of \0user\0password</auth>
+ * RFC 4616. */
+static int begin_plain(struct conn *c)
+{
+	size_t user = strlen(c->user), password = strlen(c->password);
+	char *plain = calloc(1, user + password + 2), *base64 = NULL;
+
+	if (plain) {
+		memcpy(plain + 1, c->user, user);
+		memcpy(plain + user + 2, c->password, password);
+		base64 = base64_encode(plain, user + password + 2);
+	}
+	c->plain = 1;
+	c->state = WAIT_SUCCESS;
+	if (!base64 || queue_secret(c, "<auth xmlns='" NS_SASL "' mechanism='PLAIN'>****</auth>",
+	                            "<auth xmlns='" NS_SASL "' mechanism='PLAIN'>%s</auth>", base64))
+		lose(c, "out of memory");
+	free(plain);
+	free(base64);
+	return c->state == CLOSED ? -1 : 0;
+}
+
+/* S: <success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>base64 of v=...</success>
+ * Anybody could say success: only who knows our password can sign it. */
+static int check_success(struct conn *c, struct xml_elem *e)
+{
+	size_t n, i;
+	char *final = (char *)base64_decode(e->text, strlen(e->text), &n);
+	const char *v = scram_attr(final, 'v', &n);
+	uint8_t *signature = v ? base64_decode(v, n, &n) : NULL, differ = 0;
+
+	for (i = 0; signature && n == 20 && i < 20; i++) /* all, so that the time tells nothing */
+		differ |= signature[i] ^ c->scram.signature[i];
+	if (!signature || n != 20)
+		differ = 1;
+	free(final);
+	free(signature);
+	if (differ && !c->plain)
+		return lose(c, "the server cannot prove that it knows our password");
+	return open_stream(c, WAIT_HEADER_AGAIN);
+}
+
+/* The condition of a SASL failure or a stream or stanza error: its first child
+ * in namespace `ns` that is not the text (RFC 6120 sections 4.9, 6.5, 8.3). */
+static const char *condition_of(const struct xml_elem *e, const char *ns)
+{
+	const struct xml_elem *c = e ? e->children : NULL;
+
+	while (c && (strcmp(c->ns, ns) || !strcmp(c->name, "text")))
+		c = c->next;
+	return c ? c->name : "no condition given";
+}
+
+static const char *text_of(const struct xml_elem *e, const char *ns)
+{
+	const struct xml_elem *text = xml_child(e, "text", ns);
+
+	return text ? text->text : "";
+}
+
+/* S: <failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/></failure>
+ * No second try with another mechanism: that would be a downgrade. */
+static int login_refused(struct conn *c, struct xml_elem *e)
+{
+	return lose(c, "login refused: %s %s", condition_of(e, NS_SASL), text_of(e, NS_SASL));
+}
+
+/* --------------------------------------------------------------- Handshake */
+
+/* S: <stream:stream from='HOST' id='...' version='1.0' ...> */
+static int take_header(struct conn *c, struct xml_elem *e)
+{
+	(void)e;
+	c->state = c->state == WAIT_HEADER ? WAIT_FEATURES : WAIT_BIND_FEATURES;
+	return 0;
+}
+
+static int offers(const struct xml_elem *mechanisms, const char *name)
+{
+	const struct xml_elem *m;
+
+	for (m = mechanisms ? mechanisms->children : NULL; m; m = m->next)
+		if (!strcmp(m->name, "mechanism") && !strcmp(m->text, name))
+			return 1;
+	return 0;
+}
+
+static int no_mechanism(struct conn *c, const struct xml_elem *mechanisms)
+{
+	const struct xml_elem *m;
+	struct buffer b = {0};
+	int failed = 0;
+
+	for (m = mechanisms ? mechanisms->children : NULL; m && !failed; m = m->next)
+		failed = buffer_append(&b, " ", 1) || buffer_append(&b, m->text, strlen(m->text));
+	failed = failed || buffer_append(&b, "", 1);
+	lose(c, "no mechanism to log in with: we know SCRAM-SHA-1, and PLAIN where nobody can listen; "
+	        "the server offers%s", failed || b.end < 2 ? " none" : b.bytes);
+	buffer_free(&b);
+	return -1;
+}
+
+/* S: <stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
+ *      <mechanism>SCRAM-SHA-1</mechanism>...</mechanisms></stream:features>
+ * RFC 6120 section 6.4.1. */
+static int choose_mechanism(struct conn *c, struct xml_elem *e)
+{
+	const struct xml_elem *mechanisms = xml_child(e, "mechanisms", NS_SASL);
+	const struct xml_elem *tls = xml_child(e, "starttls", NS_TLS);
+
+	if (tls && (!mechanisms || xml_child(tls, "required", NS_TLS)))
+		return lose(c, "the server demands TLS: speak through a command that adds it (option -x)");
+	if (offers(mechanisms, "SCRAM-SHA-1"))
+		return begin_scram(c);
+	if (offers(mechanisms, "PLAIN") && is_loopback(c))
+		return begin_plain(c);
+	return no_mechanism(c, mechanisms);
+}
+
+/* S: <stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>...
+ * C: <iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>
+ * RFC 6120 section 7; <session/> is of RFC 3921 and mostly marked optional. */
+static int bind_resource(struct conn *c, struct xml_elem *e)
+{
+	const struct xml_elem *session = xml_child(e, "session", NS_SESSION);
+	const char *wanted = c->resource ? c->resource : "";
+
+	if (!xml_child(e, "bind", NS_BIND))
+		return lose(c, "the server does not let us bind a resource");
+	c->wants_session = session && !xml_child(session, "optional", NULL);
+	c->state = WAIT_BIND;
+	if (queue(c, *wanted ? "<iq type='set' id='bind'><bind xmlns='" NS_BIND "'><resource>%s</resource></bind></iq>"
+	                     : "<iq type='set' id='bind'><bind xmlns='" NS_BIND "'/></iq>", wanted))
+		return lose(c, "out of memory");
+	return 0;
+}
+
+/* C: <presence/>
+ * Now others can see us: RFC 6121 section 4.2. */
+static int become_ready(struct conn *c)
+{
+	c->state = READY;
+	c->deadline = 0;
+	if (queue(c, "<presence/>"))
+		return lose(c, "out of memory");
+	if (c->x.on_ready)
+		c->x.on_ready(&c->x);
+	return 0;
+}
+
+/* Is this the result of our iq with that id? */
+static int is_result(struct conn *c, const struct xml_elem *e, const char *id)
+{
+	const char *its_id = xml_get(e, "id"), *type = xml_get(e, "type");
+
+	if (!its_id || strcmp(its_id, id) || !type || strcmp(type, "result")) {
+		lose(c, "the server refused to %s: %s", id, condition_of(xml_child(e, "error", NULL), NS_STANZAS));
+		return 0;
+	}
+	return 1;
+}
+
+/* S: <iq type='result' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>
+ *      <jid>user@host/resource</jid></bind></iq> */
+static int take_jid(struct conn *c, struct xml_elem *e)
+{
+	const struct xml_elem *jid = xml_child(xml_child(e, "bind", NS_BIND), "jid", NS_BIND);
+
+	if (!is_result(c, e, "bind"))
+		return -1;
+	c->jid = print("%s", jid ? jid->text : "");
+	if (!c->jid || !*c->jid)
+		return lose(c, "the server bound no resource");
+	if (!c->wants_session)
+		return become_ready(c);
+	c->state = WAIT_SESSION;
+	if (queue(c, "<iq type='set' id='session'><session xmlns='" NS_SESSION "'/></iq>"))
+		return lose(c, "out of memory");
+	return 0;
+}
+
+static int take_session(struct conn *c, struct xml_elem *e)
+{
+	return is_result(c, e, "session") ? become_ready(c) : -1;
+}
+
+/* S: <stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>...
+ * In any state; RFC 6120 section 4.9. */
+static int stream_error(struct conn *c, struct xml_elem *e)
+{
+	return lose(c, "stream error: %s %s", condition_of(e, NS_STREAMS), text_of(e, NS_STREAMS));
+}
+
+/* ----------------------------------------------------------------- Stanzas */
+
+int xmpp_send(struct xmpp *x, const char *format, ...)
+{
+	va_list ap;
+	int failed;
+
+	if (conn_of(x)->state != READY) {
+		errno = ENOTCONN;
+		return -1;
+	}
+	va_start(ap, format);
+	failed = queue_v(conn_of(x), NULL, format, ap);
+	va_end(ap);
+	return failed;
+}
+
+int xmpp_message(struct xmpp *x, const char *to, const char *type, const char *body)
+{
+	return xmpp_send(x, "<message to='%s' type='%s'><body>%s</body></message>", to, type ? type : "normal", body);
+}
+
+int xmpp_join(struct xmpp *x, const char *room, const char *nick)
+{
+	return xmpp_send(x, "<presence to='%s/%s'><x xmlns='http://jabber.org/protocol/muc'>"
+	                    "<history maxstanzas='0'/></x></presence>", room, nick);
+}
+
+int xmpp_leave(struct xmpp *x, const char *room, const char *nick)
+{
+	return xmpp_send(x, "<presence to='%s/%s' type='unavailable'/>", room, nick);
+}
+
+int xmpp_same_account(const char *a, const char *b)
+{
+	size_t n = a ? strcspn(a, "/") : 0;
+
+	return a && b && n == strcspn(b, "/") && !strncasecmp(a, b, n);
+}
+
+int xmpp_same_jid(const char *a, const char *b)
+{
+	return xmpp_same_account(a, b) && !strcmp(a + strcspn(a, "/"), b + strcspn(b, "/"));
+}
+
+int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
+                 void (*callback)(struct xmpp *, const struct xml_elem *, void *), void *data)
+{
+	struct conn *c = conn_of(x);
+	struct request *r = calloc(1, sizeof *r);
+	uint8_t random[8];
+	int i, failed = !r || random_bytes(random, sizeof random) || (to && !(r->to = print("%s", to)));
+
+	for (i = 0; i < 8 && !failed; i++)
+		snprintf(r->id + 2 * i, 3, "%02x", random[i]);
+	if (failed || xmpp_send(x, to ? "<iq type='%s' id='%s' to='%s'>%r</iq>" : "<iq type='%s' id='%s'>%s%r</iq>",
+	                        type, r->id, to, payload)) {
+		if (r)
+			free(r->to);
+		free(r);
+		return -1;
+	}
+	r->callback = callback;
+	r->data = data;
+	r->deadline = now_ms() + REQUEST_TIMEOUT;
+	*c->last_request = r;
+	c->last_request = &r->next;
+	return 0;
+}
+
+/* Takes the request at *link off the list and calls back. */
+static void answer_request(struct conn *c, struct request **link, const struct xml_elem *answer)
+{
+	struct request *r = *link;
+
+	*link = r->next;
+	if (!*link)
+		c->last_request = link;
+	r->callback(&c->x, answer, r->data);
+	free(r->to);
+	free(r);
+}
+
+/* Is `from` the one we asked? Anybody may send us an iq with any id: only the
+ * entity that was asked is believed (RFC 6120 section 8.1.2.1). Our own account
+ * may answer as its bare JID, as the server, or without a name. */
+static int was_asked(struct conn *c, const char *to, const char *from)
+{
+	if (!from)
+		return !to || xmpp_same_jid(to, c->host) || xmpp_same_account(to, c->jid);
+	if (to)
+		return xmpp_same_jid(to, from);
+	return xmpp_same_jid(from, c->host) || xmpp_same_account(from, c->jid);
+}
+
+/* S: <iq type='get' from='...' id='...'><ping xmlns='urn:xmpp:ping'/></iq>
+ * C: <iq type='result' to='...' id='...'/>
+ * XEP-0199; all other questions are answered, too (RFC 6120 section 8.2.3). */
+static int answer_iq(struct conn *c, const struct xml_elem *e, const char *id)
+{
+	const char *from = xml_get(e, "from"), *to = from ? from : c->host;
+	int failed = xml_child(e, "ping", "urn:xmpp:ping")
+		? queue(c, "<iq type='result' to='%s' id='%s'/>", to, id)
+		: queue(c, "<iq type='error' to='%s' id='%s'><error type='cancel'><service-unavailable xmlns='"
+		           NS_STANZAS "'/></error></iq>", to, id);
+
+	return failed ? lose(c, "too much to answer") : 0;
+}
+
+static int take_iq(struct conn *c, struct xml_elem *e)
+{
+	const char *type = xml_get(e, "type"), *id = xml_get(e, "id");
+	struct request **link = &c->requests;
+
+	if (!type || !id)
+		return 0;
+	if (!strcmp(type, "get") || !strcmp(type, "set"))
+		return answer_iq(c, e, id);
+	while (*link && (strcmp((*link)->id, id) || !was_asked(c, (*link)->to, xml_get(e, "from"))))
+		link = &(*link)->next;
+	if (*link)
+		answer_request(c, link, e);
+	return 0;
+}
+
+static int take_message(struct conn *c, struct xml_elem *e)
+{
+	if (c->x.on_message)
+		c->x.on_message(&c->x, e);
+	return 0;
+}
+
+static int take_presence(struct conn *c, struct xml_elem *e)
+{
+	if (c->x.on_presence)
+		c->x.on_presence(&c->x, e);
+	return 0;
+}
+
+/* --------------------------------------------------------------- The table */
+
+/* What may come in which state, and the function for it. Each sets the next
+ * state itself, or says why the connection is over. */
+static const struct row {
+	enum state state;
+	const char *name, *ns;
+	int (*action)(struct conn *, struct xml_elem *);
+} table[] = {
+	{WAIT_HEADER,        "stream",    NS_STREAM, take_header},
+	{WAIT_FEATURES,      "features",  NS_STREAM, choose_mechanism},
+	{WAIT_CHALLENGE,     "challenge", NS_SASL,   answer_challenge},
+	{WAIT_CHALLENGE,     "failure",   NS_SASL,   login_refused},
+	{WAIT_SUCCESS,       "success",   NS_SASL,   check_success},
+	{WAIT_SUCCESS,       "failure",   NS_SASL,   login_refused},
+	{WAIT_HEADER_AGAIN,  "stream",    NS_STREAM, take_header},
+	{WAIT_BIND_FEATURES, "features",  NS_STREAM, bind_resource},
+	{WAIT_BIND,          "iq",        NS_CLIENT, take_jid},
+	{WAIT_SESSION,       "iq",        NS_CLIENT, take_session},
+	{READY,              "message",   NS_CLIENT, take_message},
+	{READY,              "presence",  NS_CLIENT, take_presence},
+	{READY,              "iq",        NS_CLIENT, take_iq}
+};
+
+static int dispatch(struct conn *c, struct xml_elem *e)
+{
+	size_t i;
+
+	if (c->state == CLOSING)
+		return 0;
+	if (!strcmp(e->name, "error") && !strcmp(e->ns, NS_STREAM))
+		return stream_error(c, e);
+	for (i = 0; i < sizeof table / sizeof *table; i++)
+		if (table[i].state == c->state && !strcmp(table[i].name, e->name) && !strcmp(table[i].ns, e->ns))
+			return table[i].action(c, e);
+	if (c->state == READY) /* an extension that we did not ask for */
+		return 0;
+	return lose(c, "unexpected <%s xmlns='%s'> instead of %s", e->name, e->ns, awaited[c->state]);
+}
+
+/* ---------------------------------------------------------------- The loop */
+
+/* RFC 6120 section 11.1: we tell the server what is wrong with its XML. */
+static int refuse_xml(struct conn *c)
+{
+	if (c->state != CLOSING)
+		queue(c, "<stream:error><%r xmlns='" NS_STREAMS "'/></stream:error>", xmlstream_condition(c->xs));
+	return lose(c, "bad XML from the server: %s", xmlstream_error(c->xs));
+}
+
+/* The n bytes at p have come. */
+static void parse(struct conn *c, const char *p, size_t n)
+{
+	struct xml_elem *e;
+	enum xml_event event;
+	size_t shown = 0, used;
+
+	if (xmlstream_feed(c->xs, p, n)) {
+		lose(c, "out of memory");
+		return;
+	}
+	c->fed += n;
+	do {
+		event = xmlstream_next(c->xs, &e);
+		used = event == XML_MORE || event == XML_ERROR ? n : n - (size_t)(c->fed - xmlstream_offset(c->xs));
+		trace(c, 'S', p + shown, used - shown, event != XML_MORE);
+		shown = used;
+		if (event == XML_ERROR)
+			refuse_xml(c);
+		else if (event == XML_CLOSE)
+			lose(c, c->state == CLOSING ? NULL : "the server ended the stream instead of %s", awaited[c->state]);
+		else if (e)
+			dispatch(c, e);
+		xml_free(e);
+	} while (event != XML_MORE && c->state != CLOSED);
+}
+
+static void receive(struct conn *c, char *buf)
+{
+	ssize_t n = recv(c->fd, buf, READ_SIZE, 0);
+
+	if (n > 0)
+		parse(c, buf, (size_t)n);
+	else if (c->state == CLOSING && n == 0)
+		lose(c, NULL);
+	else if (n == 0)
+		lose(c, "the server hung up instead of %s", awaited[c->state]);
+	else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+		lose(c, c->state == CLOSING ? NULL : "connection lost: %s", strerror(errno));
+}
+
+void xmpp_wake_after(struct xmpp *x, long ms)
+{
+	conn_of(x)->wake = ms < 0 ? 0 : now_ms() + ms;
+}
+
+static void check_timers(struct conn *c, int64_t now)
+{
+	if (c->deadline && now >= c->deadline)
+		lose(c, c->state == CLOSING ? NULL : "login not finished within %ld s: still no sign of %s",
+		     c->login_timeout / 1000, awaited[c->state]);
+	if (c->state == CONNECTING && now >= c->attempt)
+		connect_next(c, ETIMEDOUT);
+	while (c->requests && now >= c->requests->deadline)
+		answer_request(c, &c->requests, NULL);
+	if (c->wake && now >= c->wake) {
+		c->wake = 0;
+		if (c->x.on_wake)
+			c->x.on_wake(&c->x);
+	}
+}
+
+/* The earlier of two times, where 0 is never. */
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return !a || (b && b < a) ? b : a;
+}
+
+/* When this connection next needs attention. */
+static int64_t next_timer(const struct conn *c)
+{
+	int64_t t = earlier(c->deadline, c->wake);
+
+	if (c->state == CONNECTING)
+		t = earlier(t, c->attempt);
+	return c->requests ? earlier(t, c->requests->deadline) : t;
+}
+
+/* One connection's part before select(): all that was queued in this turn goes
+ * out in one write. Returns whether it is still alive. */
+static int prepare(struct conn *c, int stop, fd_set *readable, fd_set *writable, int *max)
+{
+	if (stop)
+		xmpp_close(&c->x);
+	if (c->state == NEW)
+		start(c);
+	if (c->state != CONNECTING && c->fd >= 0 && flush(c))
+		lose(c, c->state == CLOSING ? NULL : "connection lost: %s", strerror(errno));
+	if (c->fd < 0)
+		return 0;
+	FD_SET(c->fd, readable);
+	if (c->state == CONNECTING || c->out.start < c->out.end)
+		FD_SET(c->fd, writable);
+	*max = c->fd > *max ? c->fd : *max;
+	return 1;
+}
+
+static void turn(struct conn *c, const fd_set *readable, const fd_set *writable, char *buf)
+{
+	check_timers(c, now_ms());
+	if (c->fd < 0)
+		return;
+	if (c->state == CONNECTING && FD_ISSET(c->fd, writable))
+		connected(c);
+	else if (c->state != CONNECTING && FD_ISSET(c->fd, readable))
+		receive(c, buf);
+}
+
+static void destroy(struct conn *c)
+{
+	xmlstream_free(c->xs);
+	free(c->user);
+	free(c->password);
+	free(c->host);
+	free(c->server);
+	free(c->resource);
+	free(c->jid);
+	free(c);
+}
+
+/* Waits until a descriptor is ready or it is time `until` (0: no timer). Signals
+ * are held back from the look at `stopping` to the moment when pselect() sleeps:
+ * one that came between them would not wake it. */
+static int wait_ready(int max, fd_set *readable, fd_set *writable, int64_t until)
+{
+	int64_t ms = until ? until - now_ms() : 0;
+	struct timespec t = {0, 0};
+	sigset_t all, before;
+	int n, saved;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	if (ms > 0 && stopping != STOP_WANTED) {
+		t.tv_sec = (time_t)(ms / 1000);
+		t.tv_nsec = (long)(ms % 1000) * 1000000;
+	}
+	n = pselect(max + 1, readable, writable, NULL, until || stopping == STOP_WANTED ? &t : NULL, &before);
+	saved = errno;
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (n < 0 && saved == EINTR) {
+		FD_ZERO(readable);
+		FD_ZERO(writable);
+		return 0;
+	}
+	errno = saved;
+	return n;
+}
+
+/* Turns until no connection is alive. */
+static int run(struct xmpp **conns, size_t n, char *buf)
+{
+	fd_set readable, writable;
+	size_t i, alive;
+	int64_t next;
+	int max, stop;
+
+	for (;;) {
+		stop = stopping != 0;
+		stopping = stop ? STOP_SEEN : 0;
+		FD_ZERO(&readable);
+		FD_ZERO(&writable);
+		next = 0;
+		max = -1;
+		for (i = alive = 0; i < n; i++) {
+			if (conns[i] && prepare(conn_of(conns[i]), stop, &readable, &writable, &max)) {
+				alive++;
+				next = earlier(next, next_timer(conn_of(conns[i])));
+			}
+			if (conns[i] && conn_of(conns[i])->doomed) {
+				destroy(conn_of(conns[i]));
+				conns[i] = NULL;
+			}
+		}
+		if (!alive)
+			return 0;
+		if (wait_ready(max, &readable, &writable, next) < 0)
+			return -1;
+		for (i = 0; i < n; i++)
+			if (conns[i])
+				turn(conn_of(conns[i]), &readable, &writable, buf);
+	}
+}
+
+int xmpp_run(struct xmpp **conns, size_t n)
+{
+	char *buf = malloc(READ_SIZE);
+	size_t i;
+	int failed;
+
+	if (!buf)
+		return -1;
+	for (i = 0; i < n; i++)
+		if (conns[i])
+			conn_of(conns[i])->running = 1;
+	failed = run(conns, n, buf);
+	for (i = 0; i < n; i++)
+		if (conns[i])
+			conn_of(conns[i])->running = 0;
+	free(buf);
+	stopping = 0;
+	return failed;
+}
+
+void xmpp_stop(void)
+{
+	stopping = STOP_WANTED;
+}
+
+/* ---------------------------------------------------------- Life and death */
+
+struct xmpp *xmpp_new(const struct xmpp_options *o)
+{
+	struct conn *c;
+
+	if (!o->user || !o->password || !o->host) {
+		errno = EINVAL;
+		return NULL;
+	}
+	c = calloc(1, sizeof *c);
+	if (!c)
+		return NULL;
+	c->user = print("%s", o->user);
+	c->password = print("%s", o->password);
+	c->host = print("%s", o->host);
+	c->server = print("%s", o->server ? o->server : o->host);
+	c->resource = print("%s", o->resource ? o->resource : "");
+	c->xs = xmlstream_new(0);
+	if (!c->user || !c->password || !c->host || !c->server || !c->resource || !c->xs) {
+		destroy(c);
+		errno = ENOMEM;
+		return NULL;
+	}
+	c->port = o->port ? o->port : 5222;
+	c->trace = o->trace;
+	c->login_timeout = o->login_timeout ? o->login_timeout : LOGIN_TIMEOUT;
+	c->fd = -1;
+	c->last_request = &c->requests;
+	return &c->x;
+}
+
+void xmpp_free(struct xmpp *x)
+{
+	struct conn *c = conn_of(x);
+
+	if (!x)
+		return;
+	memset(x, 0, sizeof *x);
+	tear_down(c);
+	if (c->running)
+		c->doomed = 1;
+	else
+		destroy(c);
+}
+
+const char *xmpp_jid(const struct xmpp *x)
+{
+	return conn_of(x)->jid ? conn_of(x)->jid : "";
+}
