@@ -1,0 +1,150 @@
+/* echobot.c - says back what it hears.
+ *
+ * A reactive bot: three handlers, called by the loop in xmpp_run(). Read this
+ * first; xmpp.h says what each function promises. */
+#define _POSIX_C_SOURCE 200809L
+#include "xmpp.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* What we send carries an id that begins like this. Who hears it back, another
+ * echobot, must not echo it again: two of them would never fall silent. */
+#define ECHO_ID "echo-"
+
+static int is_type(const struct xml_elem *message, const char *type)
+{
+	const char *its = xml_get(message, "type");
+
+	return its && !strcmp(its, type);
+}
+
+/* Only what somebody says to us, now, is answered. An error that is answered
+ * comes back as an error, for ever; a delayed message is from a time when we
+ * were not there (XEP-0203). */
+static int wants_echo(struct xmpp *x, const struct xml_elem *message, const char *from, const char *body)
+{
+	const char *id = xml_get(message, "id");
+
+	return from && body && *body && !xmpp_same_account(from, xmpp_jid(x))
+	       && !is_type(message, "error") && !is_type(message, "groupchat") && !is_type(message, "headline")
+	       && !xml_child(message, "delay", "urn:xmpp:delay")
+	       && (!id || strncmp(id, ECHO_ID, strlen(ECHO_ID)));
+}
+
+/* S: <message from='alice@localhost/phone' type='chat' id='m1'><body>hi</body></message>
+ * C: <message to='alice@localhost/phone' type='chat' id='echo-m1'><body>hi</body></message>
+ * An unknown type counts as normal (RFC 6121 section 5.2.2). */
+static void echo(struct xmpp *x, const struct xml_elem *message)
+{
+	const struct xml_elem *body = xml_child(message, "body", message->ns);
+	const struct xml_elem *thread = xml_child(message, "thread", message->ns);
+	const char *from = xml_get(message, "from"), *id = xml_get(message, "id");
+
+	if (!wants_echo(x, message, from, body ? body->text : NULL))
+		return;
+	printf("%s: %s\n", from, body->text);
+	xmpp_send(x, thread ? "<message to='%s' type='%s' id='" ECHO_ID "%s'><body>%s</body><thread>%s</thread></message>"
+	                    : "<message to='%s' type='%s' id='" ECHO_ID "%s'><body>%s</body></message>",
+	          from, is_type(message, "chat") ? "chat" : "normal", id, body->text, thread ? thread->text : NULL);
+}
+
+/* S: <presence from='alice@localhost' type='subscribe'/>
+ * C: <presence to='alice@localhost' type='subscribed'/>
+ * So that a person can add us as a contact: RFC 6121 section 3.1. */
+static void grant(struct xmpp *x, const struct xml_elem *presence)
+{
+	if (is_type(presence, "subscribe") && xml_get(presence, "from"))
+		xmpp_send(x, "<presence to='%s' type='subscribed'/>", xml_get(presence, "from"));
+}
+
+static void announce(struct xmpp *x)
+{
+	printf("echobot: ready as %s\n", xmpp_jid(x));
+}
+
+/* No reason: it ended because we wanted it to. */
+static void mourn(struct xmpp *x, const char *reason)
+{
+	if (reason)
+		fprintf(stderr, "echobot: %s\n", reason);
+	*(int *)x->data = reason ? 1 : 0;
+}
+
+static void stop(int signal)
+{
+	(void)signal;
+	xmpp_stop();
+}
+
+static int usage(void)
+{
+	fputs("usage: echobot [-v] [-t host] [-e server] [-p port] [-u user]\n"
+	      "  -v  show what goes over the wire\n"
+	      "  -t  XMPP host, behind the @ of the bot's address (localhost)\n"
+	      "  -e  machine that it runs on (the host)\n"
+	      "  -p  port (5222)\n"
+	      "  -u  user, before the @ (echobot)\n"
+	      "The password is $XMPP_PASSWORD, or else the user's name.\n", stderr);
+	return 2;
+}
+
+/* Reads the options; 0, or the exit status. */
+static int read_options(int argc, char **argv, struct xmpp_options *o)
+{
+	char *end;
+	int c;
+
+	while ((c = getopt(argc, argv, "vt:e:p:u:x:")) != -1) {
+		switch (c) {
+		case 'v': o->trace = stderr; break;
+		case 't': o->host = optarg; break;
+		case 'e': o->server = optarg; break;
+		case 'u': o->user = optarg; break;
+		case 'p':
+			o->port = (int)strtol(optarg, &end, 10);
+			if (*end || o->port < 1 || o->port > 65535)
+				return usage();
+			break;
+		case 'x':
+			fputs("echobot: -x: speaking through a command is not possible yet\n", stderr);
+			return 2;
+		default:
+			return usage();
+		}
+	}
+	o->password = getenv("XMPP_PASSWORD") ? getenv("XMPP_PASSWORD") : o->user;
+	return optind < argc ? usage() : 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct xmpp_options options = {.user = "echobot", .host = "localhost"};
+	struct sigaction on_signal = {.sa_handler = stop};
+	struct xmpp *bot;
+	int status = read_options(argc, argv, &options);
+
+	if (status)
+		return status;
+	sigaction(SIGINT, &on_signal, NULL);
+	sigaction(SIGTERM, &on_signal, NULL);
+	setvbuf(stdout, NULL, _IOLBF, 0); /* each line is seen at once, in a pipe, too */
+	bot = xmpp_new(&options);
+	if (!bot) {
+		perror("echobot");
+		return 1;
+	}
+	bot->on_ready = announce;
+	bot->on_message = echo;
+	bot->on_presence = grant;
+	bot->on_close = mourn;
+	bot->data = &status;
+	if (xmpp_run(&bot, 1)) {
+		perror("echobot");
+		status = 1;
+	}
+	xmpp_free(bot);
+	return status;
+}
