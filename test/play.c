@@ -1,0 +1,556 @@
+/* play.c - plays transcripts against the client, as the server it talks to.
+ *
+ *     play transcript...
+ *
+ * A transcript is a conversation in the notation of the RFCs, one line a step:
+ *
+ *     S: text          the server sends this
+ *     C: text          the client must send just this
+ *     close            the server closes the connection
+ *     reset            the same, so that the client sees an error
+ *     stop             the client is told to end (SIGTERM)
+ *     timeout 200      ms that the client has to log in (before any S: or C:)
+ *     ask JID          once logged in, the client asks it (or, without one, its account) for a ping (before any S: or C:)
+ *     answer: text     what came of it: result, error or nothing
+ *     include FILE     the steps of another transcript come first
+ *     reason: text     how the connection ends, for the client; nothing: as it wished
+ *     # text           a remark
+ *
+ * An indented line continues the one before it; a line break at a tag's end or
+ * beginning is no part of the text, elsewhere it is a space. In the text, {name}
+ * is whatever the client sent when the name was met first, and the same again
+ * when it is met later; base64(text) is the encoded form; {proof} and
+ * {signature} are what SCRAM demands (RFC 5802 section 3). \n, \r, \t, \\ and
+ * \xHH are characters.
+ *
+ * Each transcript is played on a real socket, the server's part in chunks of 1,
+ * 2, 3, 7 and 64 bytes and whole. The client is echobot, forked. */
+#define main echobot_main
+#include "../echobot.c"
+#undef main
+#include "../xmpp.c"
+
+#include <ctype.h>
+#include <sys/wait.h>
+
+enum { MAX_STEPS = 200, MAX_VARS = 20, PATIENCE = 5000 /* ms for anything to happen */ };
+
+struct step {
+	char what[10];          /* "S", "C", "close", ... */
+	char *text;
+	int line;
+};
+
+struct play {
+	const char *file;
+	struct step steps[MAX_STEPS];
+	int count;
+	struct { char name[20]; char *value; } vars[MAX_VARS];
+	int var_count;
+	long timeout;           /* of the client's login, ms */
+	char *ask;              /* whom it asks for a ping, or NULL */
+	size_t chunk;           /* bytes sent at once */
+	int listener, peer, report_fd;
+	pid_t child;
+	struct buffer in;       /* from the client, not yet compared */
+	char *first, *challenge; /* of the SCRAM login: n=...,r=... and r=...,s=...,i=... */
+};
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(2);
+}
+
+static char *must(char *s)
+{
+	if (!s)
+		die("malloc");
+	return s;
+}
+
+static int complain(const struct play *p, const struct step *s, const char *what, const char *detail)
+{
+	printf("FAIL - %s:%d in chunks of %zu: %s %s\n", p->file, s ? s->line : 0, p->chunk, what, detail);
+	return -1;
+}
+
+/* ------------------------------------------------------ Reading a transcript */
+
+/* Appends a line to the text of a step: see "line break" above. */
+static void join(struct step *s, const char *more)
+{
+	size_t n = strlen(s->text);
+	char *text;
+
+	while (isspace((unsigned char)*more))
+		more++;
+	text = must(print("%s%s%s", s->text, (n && s->text[n - 1] == '>') || *more == '<' ? "" : " ", more));
+	free(s->text);
+	s->text = text;
+}
+
+static char *unbackslash(char *text)
+{
+	char *from = text, *to = text, hex[3] = "";
+
+	for (; *from; from++, to++) {
+		*to = *from;
+		if (*from != '\\')
+			continue;
+		from++;
+		*to = *from == 'n' ? '\n' : *from == 'r' ? '\r' : *from == 't' ? '\t' : *from;
+		if (*from == 'x') {
+			memcpy(hex, from + 1, 2);
+			*to = (char)strtol(hex, NULL, 16);
+			from += 2;
+		}
+	}
+	*to = '\0';
+	return text;
+}
+
+static void load(struct play *p, const char *file);
+
+static void add_step(struct play *p, char *line, int number)
+{
+	struct step *s = &p->steps[p->count];
+	size_t n = strcspn(line, ": ");
+	char *text = line + n + strspn(line + n, ": "), *path;
+
+	if (!strncmp(line, "include ", 8)) {
+		path = must(print("%.*s%s", (int)(strrchr(p->file, '/') ? strrchr(p->file, '/') + 1 - p->file : 0), p->file, text));
+		load(p, path);
+		free(path);
+		return;
+	}
+	if (!strncmp(line, "timeout ", 8)) {
+		p->timeout = strtol(text, NULL, 10);
+		return;
+	}
+	if (n == 3 && !strncmp(line, "ask", 3)) {
+		p->ask = must(print("%s", text));
+		return;
+	}
+	if (p->count == MAX_STEPS || n >= sizeof s->what)
+		die("transcript");
+	snprintf(s->what, sizeof s->what, "%.*s", (int)n, line);
+	s->text = must(print("%s", text));
+	s->line = number;
+	p->count++;
+}
+
+static void load(struct play *p, const char *file)
+{
+	FILE *f = fopen(file, "r");
+	char *line = NULL;
+	size_t size = 0;
+	ssize_t n;
+	int number = 0;
+
+	if (!f)
+		die(file);
+	while ((n = getline(&line, &size, f)) > 0) {
+		number++;
+		while (n > 0 && isspace((unsigned char)line[n - 1]))
+			line[--n] = '\0';
+		if (n == 0 || *line == '#')
+			continue;
+		if (isspace((unsigned char)*line) && p->count > 0)
+			join(&p->steps[p->count - 1], line);
+		else
+			add_step(p, line, number);
+	}
+	free(line);
+	fclose(f);
+}
+
+/* ------------------------------------------------- What the placeholders mean */
+
+static void set_var(struct play *p, const char *name, size_t n, const char *value, size_t len)
+{
+	if (p->var_count == MAX_VARS)
+		die("too many names in the transcript");
+	snprintf(p->vars[p->var_count].name, sizeof p->vars[0].name, "%.*s", (int)n, name);
+	p->vars[p->var_count++].value = must(print("%.*s", (int)len, value));
+}
+
+static const char *get_var(const struct play *p, const char *name, size_t n)
+{
+	int i;
+
+	for (i = 0; i < p->var_count; i++)
+		if (strlen(p->vars[i].name) == n && !strncmp(p->vars[i].name, name, n))
+			return p->vars[i].value;
+	return NULL;
+}
+
+/* Where the ) of base64( is, from behind the (. */
+static const char *closing(const char *s)
+{
+	while (*s && *s != ')')
+		s++;
+	return s;
+}
+
+/* The text of an S: step as it is sent. */
+static void expand(struct play *p, const char *s, const char *end, struct buffer *out)
+{
+	struct buffer inner = {0};
+	const char *close, *value;
+	char *base64;
+
+	while (s < end) {
+		if (!strncmp(s, "base64(", 7)) {
+			close = closing(s);
+			expand(p, s + 7, close, &inner);
+			base64 = must(base64_encode(inner.bytes, inner.end));
+			if (inner.end > 2 && !strncmp(inner.bytes, "r=", 2) && !p->challenge)
+				p->challenge = must(print("%.*s", (int)inner.end, inner.bytes));
+			buffer_append(out, base64, strlen(base64));
+			free(base64);
+			buffer_free(&inner);
+			s = close + 1;
+		} else if (*s == '{') {
+			close = strchr(s, '}');
+			value = get_var(p, s + 1, (size_t)(close - s - 1));
+			value = value ? value : "?";
+			buffer_append(out, value, strlen(value));
+			s = close + 1;
+		} else
+			buffer_append(out, s++, 1);
+	}
+}
+
+/* {proof} and {signature} for the client's last SCRAM message, c=...,r=...,p=... */
+static void set_proof(struct play *p, const char *final)
+{
+	struct scram s;
+	uint8_t salted[20], proof[20], *salt;
+	const char *salt64;
+	char *message, *base64;
+	size_t n, len;
+
+	salt64 = p->challenge ? scram_attr(p->challenge, 's', &n) : NULL;
+	if (!salt64 || !p->first || !(salt = base64_decode(salt64, n, &len)))
+		return;
+	hi("echobot", salt, len, strtol(scram_attr(p->challenge, 'i', &n), NULL, 10), salted);
+	free(salt);
+	n = (size_t)(strstr(final, ",p=") ? strstr(final, ",p=") - final : 0);
+	message = must(print("%s,%s,%.*s", p->first, p->challenge, (int)n, final));
+	scram_prove(&s, salted, message, proof);
+	free(message);
+	base64 = must(base64_encode(proof, 20));
+	set_var(p, "proof", 5, base64, strlen(base64));
+	free(base64);
+	base64 = must(base64_encode(s.signature, 20));
+	set_var(p, "signature", 9, base64, strlen(base64));
+	free(base64);
+}
+
+static long match_text(struct play *p, const char *s, const char *end, const char *got, size_t n);
+
+/* base64(s...) against what has come: up to the next <. */
+static long match_base64(struct play *p, const char *s, const char *end, const char *got, size_t n)
+{
+	const char *stop = memchr(got, '<', n);
+	size_t len;
+	char *plain;
+	long fits;
+
+	if (!stop)
+		return 0;
+	plain = (char *)base64_decode(got, (size_t)(stop - got), &len);
+	if (!plain)
+		return -1;
+	if (!strncmp(plain, "n,,", 3) && !p->first)
+		p->first = must(print("%s", plain + 3));
+	if (!strncmp(plain, "c=", 2))
+		set_proof(p, plain);
+	fits = match_text(p, s, end, plain, len);
+	free(plain);
+	return fits == (long)len ? stop - got : -1;
+}
+
+/* How many of the n bytes that have come match the text of a C: step: all of
+ * it; 0 when more must come; -1 when they differ. */
+static long match_text(struct play *p, const char *s, const char *end, const char *got, size_t n)
+{
+	size_t at = 0, len;
+	const char *close, *value;
+	long m;
+
+	while (s < end) {
+		if (!strncmp(s, "base64(", 7)) {
+			close = closing(s);
+			m = match_base64(p, s + 7, close, got + at, n - at);
+			if (m <= 0)
+				return m;
+			at += (size_t)m;
+			s = close + 1;
+		} else if (*s == '{') {
+			close = strchr(s, '}');
+			value = get_var(p, s + 1, (size_t)(close - s - 1));
+			for (len = 0; at + len < n && (value ? value[len] == got[at + len] && value[len] : got[at + len] != close[1]); len++)
+				;
+			if (value && value[len])
+				return at + len < n ? -1 : 0;
+			if (!value)
+				set_var(p, s + 1, (size_t)(close - s - 1), got + at, len);
+			at += len;
+			s = close + 1;
+		} else {
+			if (at == n)
+				return 0;
+			if (got[at++] != *s++)
+				return -1;
+		}
+	}
+	return (long)at;
+}
+
+/* ------------------------------------------------------------- The two sides */
+
+/* What the bot knows: the transcript, and the pipe it tells its story through. */
+struct stage {
+	const struct play *play;
+	int fd;
+};
+
+static void report(struct xmpp *x, const char *what, const char *text)
+{
+	const struct stage *stage = x->data;
+	char *line = must(print("%s: %s\n", what, text ? text : ""));
+
+	if (write(stage->fd, line, strlen(line)) < 0)
+		_exit(3);
+	free(line);
+}
+
+static void report_close(struct xmpp *x, const char *reason)
+{
+	report(x, "reason", reason);
+}
+
+static void report_answer(struct xmpp *x, const struct xml_elem *answer, void *data)
+{
+	(void)data;
+	report(x, "answer", answer ? xml_get(answer, "type") : "nothing");
+}
+
+static void ask(struct xmpp *x)
+{
+	const char *whom = ((const struct stage *)x->data)->play->ask;
+
+	if (whom)
+		xmpp_request(x, "get", *whom ? whom : NULL, "<ping xmlns='urn:xmpp:ping'/>", report_answer, NULL);
+}
+
+/* The client, in a process of its own: echobot, but for where its reason goes. */
+static void be_client(const struct play *p, int port, int fd)
+{
+	struct stage stage = {p, fd};
+	struct xmpp_options options = {.user = "echobot", .password = "echobot", .host = "localhost", .server = "127.0.0.1"};
+	struct sigaction on_signal = {.sa_handler = stop};
+	struct xmpp *bot;
+
+	options.port = port;
+	options.login_timeout = p->timeout;
+	sigaction(SIGTERM, &on_signal, NULL);
+	if (!freopen("/dev/null", "w", stdout))
+		_exit(3);
+	bot = xmpp_new(&options);
+	if (!bot)
+		_exit(3);
+	bot->on_message = echo;
+	bot->on_presence = grant;
+	bot->on_ready = ask;
+	bot->on_close = report_close;
+	bot->data = &stage;
+	xmpp_run(&bot, 1);
+	xmpp_free(bot);
+	exit(0);
+}
+
+/* A listening socket on a free port of the loopback, and the client calls. */
+static void open_stage(struct play *p)
+{
+	struct sockaddr_in a = {0};
+	socklen_t n = sizeof a;
+	int fds[2], on = 1;
+
+	a.sin_family = AF_INET;
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	p->listener = socket(AF_INET, SOCK_STREAM, 0);
+	if (p->listener < 0 || bind(p->listener, (struct sockaddr *)&a, n) || listen(p->listener, 1)
+	    || getsockname(p->listener, (struct sockaddr *)&a, &n) || pipe(fds))
+		die("socket");
+	fflush(stdout);
+	p->child = fork();
+	if (p->child < 0)
+		die("fork");
+	if (p->child == 0) {
+		close(p->listener);
+		close(fds[0]);
+		be_client(p, ntohs(a.sin_port), fds[1]);
+	}
+	close(fds[1]);
+	p->report_fd = fds[0];
+	p->peer = accept(p->listener, NULL, NULL);
+	if (p->peer < 0 || setsockopt(p->peer, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on))
+		die("accept");
+}
+
+static void close_stage(struct play *p)
+{
+	int i;
+
+	kill(p->child, SIGKILL);
+	waitpid(p->child, NULL, 0);
+	close(p->listener);
+	close(p->report_fd);
+	if (p->peer >= 0)
+		close(p->peer);
+	for (i = 0; i < p->var_count; i++)
+		free(p->vars[i].value);
+	free(p->first);
+	free(p->challenge);
+	p->first = p->challenge = NULL;
+	p->var_count = 0;
+	buffer_free(&p->in);
+}
+
+/* Waits for input on fd, PATIENCE long; -1 when there is none. */
+static int wait_for(int fd)
+{
+	struct timeval tv = {PATIENCE / 1000, PATIENCE % 1000 * 1000};
+	fd_set set;
+
+	FD_ZERO(&set);
+	FD_SET(fd, &set);
+	return select(fd + 1, &set, NULL, NULL, &tv) > 0 ? 0 : -1;
+}
+
+/* ---------------------------------------------------------------- The steps */
+
+static int server_says(struct play *p, const struct step *s)
+{
+	struct buffer out = {0};
+	char *text = unbackslash(must(print("%s", s->text)));
+	ssize_t n = 0;
+
+	expand(p, text, text + strlen(text), &out);
+	while (out.start < out.end && n >= 0) {
+		n = send(p->peer, out.bytes + out.start,
+		         out.end - out.start < p->chunk ? out.end - out.start : p->chunk, MSG_NOSIGNAL);
+		if (n > 0)
+			buffer_consume(&out, (size_t)n);
+	}
+	buffer_free(&out);
+	free(text);
+	return 0; /* if the client has hung up, the reason it gives will show */
+}
+
+static int client_says(struct play *p, const struct step *s)
+{
+	char buf[4096], *text = unbackslash(must(print("%s", s->text)));
+	ssize_t n;
+	long fits = 0;
+
+	for (;;) {
+		if (p->in.end > p->in.start)
+			fits = match_text(p, text, text + strlen(text), p->in.bytes + p->in.start, p->in.end - p->in.start);
+		if (fits != 0)
+			break;
+		n = wait_for(p->peer) ? -1 : recv(p->peer, buf, sizeof buf, 0);
+		if (n <= 0 || buffer_append(&p->in, buf, (size_t)n))
+			break;
+	}
+	if (fits > 0)
+		buffer_consume(&p->in, (size_t)fits);
+	else {
+		buffer_append(&p->in, "", 1);
+		complain(p, s, "the client did not say this, but:", p->in.bytes + p->in.start);
+	}
+	free(text);
+	return fits > 0 ? 0 : -1;
+}
+
+static int server_closes(struct play *p, const struct step *s)
+{
+	struct linger now = {1, 0};
+
+	if (!strcmp(s->what, "reset"))
+		setsockopt(p->peer, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+	close(p->peer);
+	p->peer = -1;
+	return 0;
+}
+
+/* The client's next report must begin like this line; be this, if it is empty. */
+static int check_report(struct play *p, const struct step *s)
+{
+	char got[400] = "", *want = must(print("%s: %s", s->what, s->text));
+	size_t n = 0;
+	int differs;
+
+	while (n < sizeof got - 1 && !wait_for(p->report_fd) && read(p->report_fd, got + n, 1) == 1 && got[n] != '\n')
+		n++;
+	differs = got[n] != '\n' || strncmp(got, want, strlen(want));
+	got[n] = '\0';
+	if (differs || (!*s->text && n > strlen(want)))
+		differs = complain(p, s, "the client reports otherwise:", got);
+	free(want);
+	return differs;
+}
+
+static int play_step(struct play *p, const struct step *s)
+{
+	if (!strcmp(s->what, "S"))
+		return server_says(p, s);
+	if (!strcmp(s->what, "C"))
+		return client_says(p, s);
+	if (!strcmp(s->what, "close") || !strcmp(s->what, "reset"))
+		return server_closes(p, s);
+	if (!strcmp(s->what, "stop"))
+		return kill(p->child, SIGTERM);
+	if (!strcmp(s->what, "reason") || !strcmp(s->what, "answer"))
+		return check_report(p, s);
+	return complain(p, s, "unknown step", s->what);
+}
+
+static int play(struct play *p)
+{
+	int i, failed = 0;
+
+	open_stage(p);
+	for (i = 0; i < p->count && !failed; i++)
+		failed = play_step(p, &p->steps[i]);
+	if (!failed && (p->count == 0 || strcmp(p->steps[p->count - 1].what, "reason")))
+		failed = complain(p, NULL, "the last line must be", "reason:");
+	close_stage(p);
+	return failed;
+}
+
+int main(int argc, char **argv)
+{
+	static const size_t chunks[] = {1, 2, 3, 7, 64, 1 << 20};
+	int i, bad, failures = 0;
+	size_t k;
+
+	for (i = 1; i < argc; i++) {
+		struct play p = {.file = argv[i]};
+
+		load(&p, argv[i]);
+		for (k = bad = 0; k < sizeof chunks / sizeof *chunks && !bad; k++) {
+			p.chunk = chunks[k];
+			bad = play(&p) != 0;
+		}
+		failures += bad;
+		while (p.count > 0)
+			free(p.steps[--p.count].text);
+		free(p.ask);
+	}
+	printf("%d passed, %d failed\n", argc - 1 - failures, failures);
+	return failures > 0;
+}
