@@ -209,7 +209,7 @@ static size_t whole_characters(const char *s, size_t n)
 
 int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n)
 {
-	if (xs->condition)
+	if (xs->condition || n == 0)
 		return 0;
 	if (buffer_append(&xs->in, bytes, n))
 		return -1;
@@ -716,7 +716,7 @@ static int take_declaration(struct xmlstream *xs, const char *p, const char *end
 	const struct xml_attr *a;
 	const char *version, *encoding, *standalone;
 
-	if (*end != '?' || begin_element(xs, p, p + 3) || take_attrs(xs, p + 3, end))
+	if (*end != '?' || memchr(p, '&', (size_t)(end - p)) || begin_element(xs, p, p + 3) || take_attrs(xs, p + 3, end))
 		return xs->event == XML_ERROR ? -1 : malformed(xs, end, "bad XML declaration");
 	a = xs->elem->attrs;
 	version = next_value(&a, "version");
@@ -775,7 +775,7 @@ static long take_reference(struct xmlstream *xs, const char *p, const char *end)
 	const char *q = p + (xs->scanned ? xs->scanned : 1);
 	char c[4], *to = c;
 
-	while (q < end && (is(*q, NAME) || *q == '#'))
+	while (q < end && (is(*q, NAME) || *q == '#' || (unsigned char)*q >= 0x80))
 		q++;
 	xs->scanned = q < end ? 0 : (size_t)(q - p);
 	if (q == end)
@@ -848,8 +848,8 @@ static void take_tokens(struct xmlstream *xs)
 
 	while (xs->event == XML_MORE && n > 0 && xs->whole > 0) {
 		p = xs->in.bytes + xs->in.start;
-		if (xs->depth == 1)
-			xs->limit = *p == '<' ? xs->offset + xs->max_stanza : UINT64_MAX;
+		if (xs->root && xs->depth < 2)
+			xs->limit = xs->offset + xs->max_stanza;
 		left = xs->limit - xs->offset < xs->whole ? (size_t)(xs->limit - xs->offset) : xs->whole;
 		n = left ? take_token(xs, p, p + left) : 0;
 		if (n == 0 && left < xs->whole)
@@ -1001,14 +1001,16 @@ static const char *prefix_of(const char *ns)
 
 /* The start tag without its >. The default namespace is declared where it
  * changes; an attribute in a namespace gets a prefix made up on the spot. */
-static void print_start(const struct xml_elem *e, const struct xml_elem *outer, FILE *out)
+static void print_start(const struct xml_elem *e, const struct xml_elem *root, FILE *out)
 {
+	const struct xml_elem *outer = e;
 	const struct xml_attr *a;
 	char prefix[16];
 	int n = 0;
 
-	while (outer && *prefix_of(outer->ns))
-		outer = outer->parent;
+	do
+		outer = outer == root ? NULL : outer->parent;
+	while (outer && *prefix_of(outer->ns));
 	fprintf(out, "<%s%s", prefix_of(e->ns), e->name);
 	if (!*prefix_of(e->ns) && strcmp(e->ns, outer ? outer->ns : ""))
 		print_attr("", "xmlns", e->ns, out);
@@ -1034,7 +1036,7 @@ void xml_print(const struct xml_elem *root, FILE *out)
 	int depth = 0;
 
 	for (;;) {
-		print_start(e, e == root ? NULL : e->parent, out);
+		print_start(e, root, out);
 		end = e->children || *e->text ? ">" : "/>";
 		if (e->children) {
 			fprintf(out, "\n%*s>", 2 * ++depth, "");

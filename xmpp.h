@@ -46,7 +46,7 @@ struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const cha
 
 /* Prints the tree, indented and escaped. Line breaks stand inside the tags,
  * where XML allows them without making text: what prints parses back to the
- * same tree. */
+ * same tree (if it has no more than 500 attributes in namespaces on one tag). */
 void xml_print(const struct xml_elem *e, FILE *out);
 
 /* Frees a whole tree; `root` is one that xmlstream_next() gave, or NULL. All
@@ -65,7 +65,7 @@ enum xml_event {
 
 /* A parser. `max_stanza` bounds the bytes of one stanza, and of the stream
  * header; 0 means 256 KiB. The memory one stanza can take is bounded with it:
- * some 20 bytes for each of its own at worst. NULL when memory ran out. */
+ * some 32 bytes for each of its own at worst. NULL when memory ran out. */
 struct xmlstream *xmlstream_new(size_t max_stanza);
 
 /* Hands over n bytes, which are copied. They may be split anywhere, also

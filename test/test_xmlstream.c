@@ -77,7 +77,7 @@ static const struct input accepted[] = {
 	CASE("<a><b c=']]>'/>", "OPEN a STANZA b[c=']]>']"),
 	CASE("<a><b c=' d  e '/>", "OPEN a STANZA b[c=' d  e ']"),
 	CASE("<a><b i='' h='' g='' f='' e='' d='' c='' b='' a='' j=''/>",
-	 "OPEN a STANZA b[i='' h='' g='' f='' e='' d='' c='' b='' a='' j='']"),
+	     "OPEN a STANZA b[i='' h='' g='' f='' e='' d='' c='' b='' a='' j='']"),
 	CASE("<a><b c='>", "OPEN a"),
 
 	/* References. What one gives is text, never markup. */
@@ -123,6 +123,7 @@ static const struct input accepted[] = {
 	CASE("<a><b><![CDATA[\r\n1\r2\r\r\n]]></b>", "OPEN a STANZA b'\n1\n2\n\n'"),
 	CASE("<a><b>\r<c/>\r&#10;\r<![CDATA[\n]]></b>", "OPEN a STANZA b'\n\n\n\n\n'(c)"),
 	CASE("<a><b c='1\n2\r3\r\n4\r\r\n5\t6\r'/>", "OPEN a STANZA b[c='1 2 3 4  5 6 ']"),
+	CASE("<a><b>&lt;&amp;lt;]]&gt;&#13;<c/>&#10;</b>", "OPEN a STANZA b'<&lt;]]>\r\n'(c)"),
 	CASE("<a><b>&#13;&#10;&#9;</b>", "OPEN a STANZA b'\r\n\t'"),
 	CASE("<a><b c='&#13;&#10;&#9;'/>", "OPEN a STANZA b[c='\r\n\t']"),
 
@@ -141,11 +142,12 @@ static const struct input accepted[] = {
 	CASE("<a xmlnsx='u' xml='v'>", "OPEN a[xmlnsx='u' xml='v']"),
 	CASE("<a xml:lang='en'><b xml:lang='de'/>", "OPEN a[xml:lang='en'] STANZA b[xml:lang='de']"),
 	CASE("<a xmlns='u'><xml:b><c/></xml:b>", "OPEN {u}a STANZA xml:b({u}c)"),
+	CASE("<a xmlns='u'><b><xml:c><d/><e xmlns=''/></xml:c><f/></b>", "OPEN {u}a STANZA {u}b(xml:c({u}d e) {u}f)"),
 	CASE("<a xmlns:xml='" XML_NS "' xml:lang='en'>", "OPEN a[xml:lang='en']"),
 	CASE("<stream:stream xmlns='jabber:client' xmlns:stream='" STREAMS_NS "' version='1.0'>"
-	   "<stream:features/><message/></stream:stream>",
-	 "OPEN {" STREAMS_NS "}stream[version='1.0'] STANZA {" STREAMS_NS "}features"
-	 " STANZA {jabber:client}message CLOSE"),
+	     "<stream:features/><message/></stream:stream>",
+	     "OPEN {" STREAMS_NS "}stream[version='1.0'] STANZA {" STREAMS_NS "}features"
+	     " STANZA {jabber:client}message CLOSE"),
 	CASE("<stream xmlns='" STREAMS_NS "'><features/>", "OPEN {" STREAMS_NS "}stream STANZA {" STREAMS_NS "}features"),
 	/* A header inside is an element like others: never a new stream. */
 	CASE("<s:s xmlns:s='u'><m><s:s to='x'/></m><s:s/></s:s>", "OPEN {u}s STANZA m({u}s[to='x']) STANZA {u}s CLOSE"),
@@ -157,10 +159,11 @@ static const struct input accepted[] = {
 	CASE("<a><b>\xF0\x90\x80\x80\xF4\x8F\xBF\xBF</b>", "OPEN a STANZA b'\xF0\x90\x80\x80\xF4\x8F\xBF\xBF'"),
 	CASE("<a><b>\xEF\xBB\xBF</b>", "OPEN a STANZA b'\xEF\xBB\xBF'"),
 	CASE("<a><b c='\xC3\xA9\xE2\x82\xAC'><![CDATA[\xF0\x9D\x84\x9E]]></b>",
-	 "OPEN a STANZA b[c='\xC3\xA9\xE2\x82\xAC']'\xF0\x9D\x84\x9E'"),
+	     "OPEN a STANZA b[c='\xC3\xA9\xE2\x82\xAC']'\xF0\x9D\x84\x9E'"),
 	CASE("<\xC3\xA9><\xE6\xBC\xA2 \xC3\xBC='1'/></\xC3\xA9>", "OPEN \xC3\xA9 STANZA \xE6\xBC\xA2[\xC3\xBC='1'] CLOSE"),
 	CASE("<\xC3\xA9:\xC3\xBC xmlns:\xC3\xA9='u'>", "OPEN {u}\xC3\xBC"),
-	CASE("<a><b\xC2\xB7\xCC\x80\xE2\x80\xBF/><\xF0\x90\x80\x80/>", "OPEN a STANZA b\xC2\xB7\xCC\x80\xE2\x80\xBF STANZA \xF0\x90\x80\x80"),
+	CASE("<a><b\xC2\xB7\xCC\x80\xE2\x80\xBF/><\xF0\x90\x80\x80/>",
+	     "OPEN a STANZA b\xC2\xB7\xCC\x80\xE2\x80\xBF STANZA \xF0\x90\x80\x80"),
 	CASE("<a><b>\xF0\x9D\x84", "OPEN a")
 };
 
@@ -178,6 +181,9 @@ static const struct input refused[] = {
 	CASE("<a><!DOCTYPE a>", "OPEN a ERROR restricted-xml@3"),
 	CASE("<a><b>&nbsp;</b>", "OPEN a ERROR restricted-xml@7"),
 	CASE("<a><b c='&nbsp;'/>", "OPEN a ERROR restricted-xml@10"),
+	CASE("<a><b>&\xC3\xA9;</b>", "OPEN a ERROR restricted-xml@7"),
+	CASE("<a><b c='&\xC3\xA9;'/>", "OPEN a ERROR restricted-xml@10"),
+	CASE("<?xml version='1.&#48;'?><a>", "ERROR not-well-formed@23"),
 	CASE("<a><b>&LT;</b>", "OPEN a ERROR restricted-xml@7"),
 	CASE("<a><b>&am;</b>", "OPEN a ERROR restricted-xml@7"),
 	CASE("<a><b>&ampx;</b>", "OPEN a ERROR restricted-xml@7"),
@@ -269,7 +275,7 @@ static const struct input refused[] = {
 	CASE("<a><b a='' b='' c='' d='' e='' f='' g='' h='' a=''/>", "OPEN a ERROR not-well-formed@51"),
 	CASE("<a><b a='' b='' c='' d='' e='' f='' g='' h='' i='' d=''/>", "OPEN a ERROR not-well-formed@56"),
 	CASE("<a><b xmlns:x='u' xmlns:y='u' x:a='' b='' c='' d='' e='' f='' g='' h='' i='' y:a=''/>",
-	 "OPEN a ERROR not-well-formed@84"),
+	     "OPEN a ERROR not-well-formed@84"),
 
 	/* Text and references. */
 	CASE("<a><b>]]>", "OPEN a ERROR not-well-formed@6"),
@@ -382,6 +388,7 @@ static const struct input limited[] = {
 	CASE_OF_10("<a><b>3456</b>", "OPEN a ERROR policy-violation@13"),
 	CASE_OF_10("<a><b/><b>3456</b>", "OPEN a STANZA b ERROR policy-violation@17"),
 	CASE_OF_10("<a>            <b>345</b>            </a>", "OPEN a STANZA b'345' CLOSE"),
+	CASE_OF_10("<a></a>                              ", "OPEN a CLOSE"),
 	CASE_OF_10("<a><b>        </b>", "OPEN a ERROR policy-violation@13"),
 	CASE_OF_10("<a><c/><c/><c/><c/>", "OPEN a STANZA c STANZA c STANZA c STANZA c"),
 	CASE_OF_10("<a><b><c/><c/></b>", "OPEN a ERROR policy-violation@13"),
@@ -589,12 +596,19 @@ static void check_splits(const struct input *in)
 	count(ok);
 }
 
-/* Prints all the elements that `in` gives into a stream <r>; the trace to be
- * expected when that is read goes to `trace`. */
+static void print_elem(const struct xml_elem *e, FILE *printed, FILE *trace)
+{
+	xml_print(e, printed);
+	fputs(" STANZA ", trace);
+	dump(e, trace);
+}
+
+/* Prints all the elements that `in` gives into a stream <r>, their children once
+ * more on their own; the trace wanted when that is read goes to `trace`. */
 static void print_again(const struct input *in, FILE *printed, FILE *trace)
 {
 	struct xmlstream *xs = xmlstream_new(in->max_stanza);
-	struct xml_elem *e;
+	struct xml_elem *e, *child;
 	enum xml_event event;
 
 	fputs("<r>", printed);
@@ -603,9 +617,9 @@ static void print_again(const struct input *in, FILE *printed, FILE *trace)
 	while ((event = xmlstream_next(xs, &e)) != XML_MORE && event != XML_ERROR) {
 		if (!e)
 			continue;
-		xml_print(e, printed);
-		fputs(" STANZA ", trace);
-		dump(e, trace);
+		print_elem(e, printed, trace);
+		for (child = e->children; child; child = child->next)
+			print_elem(child, printed, trace);
 		xml_free(e);
 	}
 	fputs("</r>", printed);
