@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+"""Talks to an echobot on a real server, with slixmpp: an XMPP library that
+knows nothing of ours.
+
+usage: echo_client.py [--user NAME] [--count N | --leave] PORT JID
+
+JID is the bot's full address. Without options: all that echobot must answer,
+and how, and all that it must not answer. With --count: N messages at once must
+come back in order. With --leave: says one thing and is gone before an answer
+can come. The last line is "N passed, N failed"; exit status 1 if any failed.
+"""
+import argparse
+import asyncio
+import inspect
+import logging
+import sys
+
+logging.disable(logging.CRITICAL)  # errors come as exceptions
+
+import slixmpp
+from slixmpp.exceptions import IqError
+from slixmpp.xmlstream.handler import Callback
+from slixmpp.xmlstream.matcher import MatchXPath
+
+PATIENCE = 20  # seconds for anything to happen; valgrind makes a bot slow
+
+BODIES = {
+    "a short text": "hello",
+    "100 KB": "0123456789abcdef" * 6400,
+    "markup": "<b>bold</b> & <![CDATA[x]]> <!-- ]]> --> </body></message>",
+    "quotes": "\"double\" 'single' `back`",
+    "what looks like entities": "&lt; &amp;amp; &#65; &nbsp;",
+    "emoji and many scripts": "\U0001f600\U0001f469\u200d\U0001f680 h\u00e9 \u4e16\u754c \u0448\u043b\u0430\u043a "
+                              "\u05e9\u05dc\u05d5\u05dd \U00010348 \ufdd0 \U0010fffd",
+    "newlines and tabs": "one\ntwo\n\n\tthree\t\n",
+    "only spaces": "   ",
+    "printf directives": "%s %d %n %r %%",
+}
+
+# Each would be echoed by a bot that looks at the body alone, or at less.
+UNWANTED = {
+    "an error": "<message to='%s' type='error'><body>no</body><error type='cancel'>"
+                "<gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></message>",
+    "groupchat": "<message to='%s' type='groupchat'><body>no</body></message>",
+    "a headline": "<message to='%s' type='headline'><body>no</body></message>",
+    "an empty body": "<message to='%s' type='chat'><body/></message>",
+    "no body, a chat state": "<message to='%s' type='chat'>"
+                             "<active xmlns='http://jabber.org/protocol/chatstates'/></message>",
+    "a body of another namespace": "<message to='%s' type='chat'><body xmlns='urn:example:other'>no</body></message>",
+    "a delayed message": "<message to='%s' type='chat'><body>no</body>"
+                         "<delay xmlns='urn:xmpp:delay' stamp='2002-09-10T23:08:25Z'/></message>",
+}
+
+
+class Client(slixmpp.ClientXMPP):
+    """One account, logged in. All messages and presences wait in two queues."""
+
+    def __init__(self, user):
+        super().__init__(user + "@localhost", user)
+        self.register_plugin("xep_0199")
+        self["feature_mechanisms"].unencrypted_plain = True
+        self["feature_mechanisms"].unencrypted_scram = True
+        self.messages, self.presences = asyncio.Queue(), asyncio.Queue()
+        # Not the events "message" and "presence": they leave some types out.
+        self.queue("message", self.messages)
+        self.queue("presence", self.presences)
+        self.session = asyncio.get_running_loop().create_future()
+        self.add_event_handler("session_start", lambda _: self.settle(None))
+        self.add_event_handler("failed_all_auth", lambda _: self.settle("login refused"))
+
+    def queue(self, name, queue):
+        self.register_handler(Callback(name, MatchXPath("{jabber:client}" + name), queue.put_nowait))
+
+    def settle(self, problem):
+        if not self.session.done():
+            self.session.set_result(problem)
+
+    async def log_in(self, port):
+        if "address" in inspect.signature(self.connect).parameters:  # before slixmpp 1.9
+            self.connect(("127.0.0.1", port), disable_starttls=True)
+        else:
+            self.enable_direct_tls = self.enable_starttls = False
+            self.enable_plaintext = True
+            self.connect("127.0.0.1", port)
+        problem = await asyncio.wait_for(self.session, PATIENCE)
+        assert problem is None, problem
+        await self.get_roster()  # else no answers to subscriptions: RFC 6121 section 3.1.6
+        self.send_presence()
+
+    async def log_out(self):
+        self.disconnect()
+        await asyncio.wait_for(self.disconnected, PATIENCE)
+
+    def say(self, to, body, type="chat", thread=None):
+        message = self.make_message(mto=to, mbody=body, mtype=type)
+        if thread:
+            message["thread"] = thread
+        message.send()
+
+    async def hear(self, sender, body, type="chat", thread=None):
+        """The next message must be this one."""
+        got = await self.messages.get()
+        for what, have, want in (("body", got["body"], body), ("type", got["type"], type),
+                                 ("thread", got["thread"], thread or ""), ("sender", got["from"].full, sender)):
+            assert have == want, "%s: wanted %.60r, got %.60r" % (what, want, have)
+
+
+async def is_echoed(client, bot, body, type="chat", thread=None):
+    client.say(bot, body, type, thread)
+    await client.hear(bot, body, type, thread)
+
+
+async def is_not_answered(client, bot, stanza):
+    """The bot answers in order. So if the next message is the echo of what was
+    said next, there is none for the stanza."""
+    client.send_raw(stanza % bot)
+    await is_echoed(client, bot, "marker")
+
+
+async def own_account_is_not_answered(client, bot):
+    """Another of the bot's devices: an answer could start a loop. The ping's
+    result comes behind what else the bot sent."""
+    device = Client("echobot")
+    await device.log_in(client.port)
+    device.say(bot, "said by another device of the bot's account")
+    await device["xep_0199"].send_ping(bot, timeout=PATIENCE)
+    assert device.messages.empty(), "it was answered"
+    await device.log_out()
+
+
+async def subscription_is_granted(client, bot):
+    account = slixmpp.JID(bot).bare
+    client.send_presence(pto=account, ptype="subscribe")
+    while True:
+        presence = await client.presences.get()
+        if presence["type"] == "subscribed" and presence["from"] == account:
+            return
+
+
+async def ping_is_answered(client, bot):
+    await client["xep_0199"].send_ping(bot, timeout=PATIENCE)
+
+
+async def unknown_iq_is_refused(client, bot, type):
+    iq = client.make_iq(ito=bot, itype=type)
+    iq.append(slixmpp.xmlstream.ET.Element("{urn:example:unknown}query"))
+    try:
+        await iq.send(timeout=PATIENCE)
+    except IqError as error:
+        condition = error.iq["error"]["condition"]
+        assert condition == "service-unavailable", "refused with " + condition
+    else:
+        raise AssertionError("answered with a result")
+
+
+async def come_back_in_order(client, bot, count):
+    for i in range(count):
+        client.say(bot, "message %d" % i)
+    for i in range(count):
+        await client.hear(bot, "message %d" % i)
+
+
+def conversation(client, bot):
+    """All checks, as (name, coroutine)."""
+    for what, body in BODIES.items():
+        yield "echo of " + what, is_echoed(client, bot, body)
+    yield "echo of type normal", is_echoed(client, bot, "hello", "normal")
+    yield "echo in a thread", is_echoed(client, bot, "hello", "chat", "e0ffe42b <&> 28561")
+    yield "echo in a thread, of type normal", is_echoed(client, bot, "hello", "normal", "t2")
+    for what, stanza in UNWANTED.items():
+        yield "no echo of " + what, is_not_answered(client, bot, stanza)
+    yield "no echo for its own account", own_account_is_not_answered(client, bot)
+    yield "subscription granted", subscription_is_granted(client, bot)
+    yield "ping answered", ping_is_answered(client, bot)
+    for type in "get", "set":
+        yield "unknown iq %s refused" % type, unknown_iq_is_refused(client, bot, type)
+
+
+async def passes(name, coroutine, patience=PATIENCE):
+    try:
+        await asyncio.wait_for(coroutine, patience)
+    except Exception as error:
+        print("FAIL - %s: %s" % (name, str(error) or type(error).__name__), flush=True)
+        return False
+    print("ok - " + name, flush=True)
+    return True
+
+
+async def main(args):
+    client = Client(args.user)
+    client.port = args.port
+    if not await passes("%s logs in" % args.user, client.log_in(args.port)):
+        print("0 passed, 1 failed")
+        return 1
+    if args.leave:
+        client.say(args.bot, "said by one who left")
+        checks = []
+    elif args.count:
+        checks = [("%d messages" % args.count, come_back_in_order(client, args.bot, args.count))]
+    else:
+        checks = conversation(client, args.bot)
+    results = [await passes(name, check, 3 * PATIENCE) for name, check in checks]
+    results.append(await passes("%s logs out" % args.user, client.log_out()))
+    print("%d passed, %d failed" % (1 + results.count(True), results.count(False)))
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(usage=__doc__.split("\n\n")[1][len("usage: "):])
+    parser.add_argument("port", type=int)
+    parser.add_argument("bot")
+    parser.add_argument("--user", default="alice")
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--leave", action="store_true")
+    sys.exit(asyncio.run(main(parser.parse_args())))

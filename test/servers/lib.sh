@@ -1,0 +1,148 @@
+# lib.sh - what prosody.sh and ejabberd.sh have in common. POSIX sh, sourced.
+#
+# Each of the two defines
+#     probe                 why this machine cannot run the server, or nothing
+#     config, write_config  name of the configuration file, and its text
+#     write_accounts        puts the accounts where the server finds them
+#     launch                starts the server in the background
+#     is_up, port_taken     what has become of it, from its log
+# and then calls main "$@". The directory they work in is $dir.
+
+die() { echo "${0##*/}: $*" >&2; exit 1; }
+
+usage() {
+	cat >&2 <<-END
+	usage: ${0##*/} start DIR | stop DIR | kill DIR | status DIR | probe
+	  start   a private server on a free port of the loopback, with all its
+	          files in DIR; prints PORT=... (and CAFILE=... with TLS) for
+	          eval. Accounts stay in DIR: for a fresh server, a fresh DIR
+	  stop    SIGTERM: the server says goodbye to its clients
+	  kill    SIGKILL: their connections just vanish
+	  status  what start printed, if the server is running
+	  probe   can this machine run it? If not, the reason
+	environment of start:
+	  AUTH=both|plain|scram    mechanisms to log in with        (both)
+	  STORE=plain|hashed       how passwords are kept           (plain)
+	  TLS=none|required        required: STARTTLS before login  (none)
+	  CERT=good|wronghost|expired|selfsigned                    (good)
+	  LIMITS=none|default      rate limits as in the package    (none)
+	  IDLE=seconds             probe clients that are idle      (off)
+	  USERS=n                  jumperbot_0 to n-1               (10)
+	END
+	exit 2
+}
+
+one_of() { # one_of NAME VALUE ALLOWED...
+	name=$1 value=$2
+	shift 2
+	for allowed; do [ "$value" = "$allowed" ] && return; done
+	die "$name=$value: not one of $*"
+}
+
+read_options() {
+	: "${AUTH:=both}" "${STORE:=plain}" "${TLS:=none}" "${CERT:=good}"
+	: "${LIMITS:=none}" "${IDLE:=}" "${USERS:=10}"
+	one_of AUTH "$AUTH" both plain scram
+	one_of STORE "$STORE" plain hashed
+	one_of TLS "$TLS" none required
+	one_of CERT "$CERT" good wronghost expired selfsigned
+	one_of LIMITS "$LIMITS" none default
+}
+
+# Is there an IPv6 loopback? Then the server listens there, too, because that
+# is what the name localhost leads to first.
+has_ipv6() { grep -q '^0\{31\}1 ' /proc/net/if_inet6 2>/dev/null; }
+
+# "name password" lines, one for each account.
+make_users() {
+	printf '%s\n' 'echobot echobot' 'alice alice' 'bob bob'
+	i=0
+	while [ "$i" -lt "$USERS" ]; do
+		echo "jumperbot_$i jumperbot"
+		i=$((i + 1))
+	done
+}
+
+# A dead process that nobody has waited for is a zombie: not alive.
+alive() {
+	case $(ps -o stat= -p "$1" 2>/dev/null) in ''|Z*) return 1 ;; esac
+}
+
+# Does our server still run? Its number alone could by now be another process.
+running() {
+	pid=$(cat "$dir/pid" 2>/dev/null) && alive "$pid" &&
+		ps -ww -o args= -p "$pid" | grep -qF -- "$dir"
+}
+
+stop() { # stop SIGNAL: ends the server, by force after 15 s
+	if running; then
+		kill -"$1" "$pid"
+		tries=150
+		while alive "$pid" && [ $tries -gt 0 ]; do
+			sleep 0.1
+			tries=$((tries - 1))
+		done
+		if running; then kill -KILL "$pid"; fi
+	fi
+	rm -f "$dir/pid" "$dir/env"
+}
+
+# Waits until the launched server is up, at most 60 s. 1: the port was taken.
+wait_until_up() {
+	tries=600
+	until is_up; do
+		if port_taken || ! alive "$(cat "$dir/pid")" || [ $tries -eq 0 ]; then
+			if port_taken; then return 1; fi
+			tail -n 20 "$dir/console.log" "$dir/server.log" >&2
+			stop KILL
+			die "did not start"
+		fi
+		sleep 0.1
+		tries=$((tries - 1))
+	done
+}
+
+# A port is free if the server gets it: asking beforehand would prove nothing.
+# The range lies below the one that outgoing connections use.
+start() {
+	read_options
+	if running; then die "already running in $dir"; fi
+	if [ "$TLS" != none ]; then sh "$here/mkcert.sh" "$dir/tls" || die "no certificates"; fi
+	write_accounts
+	for attempt in 0 1 2 3 4 5 6 7 8 9; do
+		port=$((15000 + ($$ + attempt * 1009) % 15000))
+		rm -f "$dir/server.log" "$dir/console.log"
+		write_config > "$dir/$config"
+		launch
+		if wait_until_up; then publish; return; fi
+		stop KILL
+	done
+	die "found no free port"
+}
+
+# What a test needs to know, as shell assignments.
+publish() {
+	{
+		echo "PORT=$port"
+		if [ "$TLS" != none ]; then echo "CAFILE='$dir/tls/ca.pem'"; fi
+	} > "$dir/env"
+	cat "$dir/env"
+}
+
+main() {
+	if [ "$*" = probe ]; then
+		why=$(probe)
+		[ -z "$why" ] || { echo "$why"; exit 1; }
+		exit 0
+	fi
+	[ $# -eq 2 ] || usage
+	if [ "$1" = start ]; then mkdir -p "$2"; fi
+	dir=$(cd "$2" 2>/dev/null && pwd -P) || die "no directory $2"
+	case $1 in
+	start) start ;;
+	stop) stop TERM ;;
+	kill) stop KILL ;;
+	status) running && cat "$dir/env" ;;
+	*) usage ;;
+	esac
+}

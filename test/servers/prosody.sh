@@ -1,0 +1,75 @@
+#!/bin/sh
+# A private Prosody for tests; run without arguments for usage.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/lib.sh"
+config=prosody.cfg.lua
+
+probe() {
+	command -v prosody >/dev/null || echo "prosody is not installed"
+	command -v openssl >/dev/null || echo "openssl is not installed"
+	command -v ps >/dev/null || echo "ps is not installed"
+}
+
+write_config() {
+	case $AUTH in
+	plain) off='"DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"' ;;
+	scram) off='"DIGEST-MD5", "PLAIN"' ;;
+	both)  off='"DIGEST-MD5"' ;;
+	esac
+	if [ "$TLS" = none ]; then tls=false; else tls=true; fi
+	cat <<-END
+	run_as_root = true  -- else root, as in a container, is refused
+	pidfile = "$dir/prosody.pid"
+	data_path = "$dir/data"
+	certificates = "$dir/none"  -- empty: the ssl setting below decides
+	log = { info = "$dir/server.log" }
+	interfaces = { "127.0.0.1"$(if has_ipv6; then echo ', "::1"'; fi) }
+	c2s_ports = { $port }
+	c2s_direct_tls_ports = { }
+	s2s_ports = { }
+	http_ports = { }
+	https_ports = { }
+	component_ports = { }
+	modules_enabled = {
+	  "posix", "disco", "roster", "saslauth", "ping", "carbons", "smacks",
+	  $(if $tls; then echo '"tls",'; fi)
+	  $(if [ "$LIMITS" = default ]; then echo '"limits",'; fi)
+	}
+	modules_disabled = { "s2s"$(if ! $tls; then echo ', "tls"'; fi) }
+	limits = { c2s = { rate = "10kb/s" } }  -- the packaged default
+	c2s_require_encryption = $tls
+	allow_unencrypted_plain_auth = true
+	disable_sasl_mechanisms = { $off }
+	authentication = "internal_$STORE"
+	network_settings = { $(if [ -n "$IDLE" ]; then echo "read_timeout = $IDLE"; fi) }
+	$(if $tls; then echo "ssl = { key = '$dir/tls/$CERT.key', certificate = '$dir/tls/$CERT.crt' }"; fi)
+	VirtualHost "localhost"
+	Component "conference.localhost" "muc"
+	END
+}
+
+# The files that "prosodyctl register" would write, without its 0.2 s for each.
+# internal_hashed replaces the plain password at the first login.
+write_accounts() {
+	mkdir -p "$dir/data/localhost/accounts" "$dir/none"
+	make_users | awk -v d="$dir/data/localhost/accounts" '{
+		name = $1
+		gsub(/_/, "%5f", name)
+		file = d "/" name ".dat"
+		printf "return {\n\t[\"password\"] = \"%s\";\n};\n", $2 > file
+		close(file)
+	}'
+}
+
+launch() {
+	nohup prosody -F --config "$dir/$config" </dev/null >"$dir/console.log" 2>&1 &
+	echo $! > "$dir/pid"
+}
+
+# Prosody goes on when it could not listen, and names all ports that it opened
+# after those that it could not.
+is_up() { grep -q "Activated service 'c2s' on" "$dir/server.log" 2>/dev/null && ! port_taken; }
+port_taken() { grep -q 'Failed to open server port' "$dir/server.log" 2>/dev/null; }
+
+main "$@"
