@@ -38,7 +38,8 @@ enum {
 	MAX_DEPTH = 128,         /* levels of one stanza, itself included */
 	MAX_ATTRS = 1000,        /* of one element, xmlns declarations included */
 	FIRST_BLOCK = 1000,      /* bytes of a pool's first block: a chat message fits */
-	KEEP = 1024              /* an idle buffer keeps no more bytes than that */
+	BUCKETS = 32,            /* lists of namespace bindings */
+	IDLE_SIZE = 1024         /* an idle buffer keeps no more bytes than that */
 };
 
 #define XML_NS   "http://www.w3.org/XML/1998/namespace"
@@ -46,21 +47,28 @@ enum {
 
 /* One stanza lives in one pool, a few blocks that double in size. This opens
  * every block. In the first one the root element stands right behind it: that
- * is how xml_free() finds the pool from the root. */
+ * is how xml_free() finds the pool from the root. Stanzas share the names that
+ * the stream header bound, so the header's pool lives as long as any of them:
+ *
+ *     stanza -> stanza's pool -> header's pool <- parser, and who has the header */
 struct pool {
 	struct pool *more;      /* the other blocks */
 	struct pool *header;    /* the stream header's pool: its names are used here */
 	size_t users;           /* who may still look into this one; freed at 0 */
 };
 
-/* xmlns:prefix='uri', in scope until `owner` ends. */
+/* xmlns:prefix='uri', in scope until `owner` ends. Bindings are found by their
+ * prefix, through one of a few lists, so that many of them cost little. */
 struct binding {
 	const char *prefix, *uri;
 	const struct xml_elem *owner;
-	const struct binding *outer;
+	struct binding *outer;  /* on the same list, declared before */
+	struct binding *before; /* on any list */
 };
 
 struct xmlstream {
+	/* With <message><bo left over, whose last token is not complete: in is <bo,
+	 * whole and scanned are 3, depth is 2 (stream and message are open). */
 	struct buffer in;       /* the leftover: bytes not yet taken as tokens */
 	size_t whole;           /* so many of them are whole, legal characters */
 	uint64_t offset;        /* in the stream, of the first of them */
@@ -77,7 +85,8 @@ struct xmlstream {
 	struct xml_elem *elem;  /* the innermost open element */
 	struct xml_elem *root;  /* the stream header */
 	size_t depth;           /* how many elements are open, the root included */
-	const struct binding *bindings; /* in scope, innermost first */
+	struct binding *bindings; /* all in scope, the last one declared first */
+	struct binding *bucket[BUCKETS]; /* the same, by prefix */
 	struct buffer text;     /* of the open elements, see begin_element() */
 	size_t text_start;      /* where in it the innermost one's text begins */
 
@@ -154,7 +163,7 @@ void buffer_consume(struct buffer *b, size_t n)
 	if (b->start < b->end)
 		return;
 	b->start = b->end = 0;
-	if (b->size > KEEP)
+	if (b->size > IDLE_SIZE)
 		buffer_free(b);
 }
 
@@ -219,7 +228,8 @@ int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n)
 }
 
 /* What an ASCII character can be. The others are plain text here; in a name it
- * takes a closer look at them. */
+ * takes a closer look at them. In the table: P is plain, N may be in a name, L
+ * may begin one, D is a digit and X a letter that is a hexadecimal one. */
 enum { SPACE = 1, NAME = 2, START = 4, TEXT = 8, VALUE = 16, DIGIT = 32, HEX = 64 };
 #define P (TEXT | VALUE)
 #define N (P | NAME)
@@ -337,7 +347,10 @@ static int add_block(struct xmlstream *xs, size_t n)
 	b->users = 1;
 	if (b->header)
 		b->header->users++;
-	*(xs->pool ? &xs->pool->more : &xs->pool) = b;
+	if (xs->pool)
+		xs->pool->more = b;
+	else
+		xs->pool = b;
 	xs->block_size = size;
 	xs->top = (char *)(b + 1);
 	xs->roof = (char *)b + size;
@@ -350,7 +363,7 @@ static void *allot(struct xmlstream *xs, size_t n)
 {
 	char *p;
 
-	n += -n % sizeof(void *);
+	n += -n % sizeof(void *); /* rounds up */
 	if ((!xs->pool || n > (size_t)(xs->roof - xs->top)) && add_block(xs, n))
 		return NULL;
 	p = xs->top;
@@ -368,23 +381,28 @@ static char *keep(struct xmlstream *xs, const char *p, const char *end)
 
 /* ------------------------------------------------------------------- Names */
 
-/* Two prefixes are bound without being declared, and no prefix means no
- * namespace until xmlns='...' says otherwise (Namespaces in XML 1.0, sections
- * 3 and 6.2). Every chain of bindings ends with these. */
-static const struct binding no_prefix = {"", "", NULL, NULL};
-static const struct binding xmlns_prefix = {"xmlns", XMLNS_NS, NULL, &no_prefix};
-static const struct binding xml_prefix = {"xml", XML_NS, NULL, &xmlns_prefix};
+/* Which list the n bytes of a prefix are on. */
+static size_t bucket_of(const char *prefix, size_t n)
+{
+	unsigned hash = 0;
 
-/* The namespace of a name: what its prefix is bound to here, or NULL. */
+	while (n-- > 0)
+		hash = hash * 31 + (unsigned char)*prefix++;
+	return hash % BUCKETS;
+}
+
+/* The namespace of a name: what its prefix is bound to here, or NULL. No prefix
+ * means no namespace until xmlns='...' says otherwise, and two prefixes are bound
+ * from the start (Namespaces in XML 1.0, sections 3 and 6.2). */
 static const char *lookup(const struct xmlstream *xs, const char *qname, const char *local)
 {
 	size_t n = local > qname ? (size_t)(local - qname) - 1 : 0;
 	const struct binding *b;
 
-	for (b = xs->bindings; b; b = b->outer)
+	for (b = xs->bucket[bucket_of(qname, n)]; b; b = b->outer)
 		if (!strncmp(b->prefix, qname, n) && !b->prefix[n])
 			return b->uri;
-	return NULL;
+	return n == 0 ? "" : n == 3 && !memcmp(qname, "xml", 3) ? XML_NS : NULL;
 }
 
 /* The part behind the colon; NULL when a colon stands where none may. */
@@ -409,7 +427,7 @@ static int is_repeated(const struct binding *b)
 {
 	const struct binding *other;
 
-	for (other = b->outer; other->owner == b->owner; other = other->outer)
+	for (other = b->outer; other && other->owner == b->owner; other = other->outer)
 		if (!strcmp(other->prefix, b->prefix))
 			return 1;
 	return 0;
@@ -449,21 +467,22 @@ static const char *qname_of(const struct xml_elem *e)
 }
 
 /* Only when a start tag is complete are its declarations, too, and can its own
- * name and those of its attributes be resolved. `p` is its >. */
+ * name and those of its attributes be resolved. Until here the `ns` of each
+ * attribute holds its qualified name. `p` is the > of the tag. */
 static int resolve_names(struct xmlstream *xs, const char *p)
 {
 	struct xml_elem *e = xs->elem;
 	const struct binding *b;
 	struct xml_attr *a;
 
-	for (b = xs->bindings; b->owner == e; b = b->outer) {
+	for (b = xs->bindings; b && b->owner == e; b = b->before) {
 		if (is_illegal(b))
 			return fail(xs, p, "bad-namespace-prefix", "illegal xmlns declaration in the tag ending");
 		if (is_repeated(b))
 			return malformed(xs, p, "repeated xmlns declaration in the tag ending");
 	}
 	e->ns = lookup(xs, qname_of(e), e->name);
-	if (!e->ns || e->ns == xmlns_prefix.uri)
+	if (!e->ns)
 		return fail(xs, p, "bad-namespace-prefix", "undeclared prefix in the tag ending");
 	for (a = e->attrs; a; a = a->next) {
 		a->ns = a->ns == a->name ? "" : lookup(xs, a->ns, a->name);
@@ -513,14 +532,15 @@ static int begin_element(struct xmlstream *xs, const char *p, const char *end)
 static int end_element(struct xmlstream *xs)
 {
 	struct xml_elem *e = xs->elem, *child = e->children, *next;
+	struct binding *b;
 	const char *text = xs->text.bytes + xs->text_start, *text_end = xs->text.bytes + xs->text.end;
 
 	if (text < text_end && !(e->text = keep(xs, text, text_end)))
 		return -1;
 	xs->text.end = xs->text_start - sizeof xs->text_start;
 	memcpy(&xs->text_start, xs->text.bytes + xs->text.end, sizeof xs->text_start);
-	while (xs->bindings->owner == e)
-		xs->bindings = xs->bindings->outer;
+	for (; (b = xs->bindings) && b->owner == e; xs->bindings = b->before)
+		xs->bucket[bucket_of(b->prefix, strlen(b->prefix))] = b->outer;
 	for (e->children = NULL; child; child = next) {
 		next = child->next;
 		child->next = e->children;
@@ -591,8 +611,8 @@ static char *unescape(struct xmlstream *xs, const char *p, const char *end)
 static int add_attr(struct xmlstream *xs, const char *qname, const char *value, struct xml_attr ***tail)
 {
 	const char *local = local_part(qname);
+	struct binding *b, **list;
 	struct xml_attr *a;
-	struct binding *b;
 
 	if (!strcmp(qname, "xmlns") || (!strncmp(qname, "xmlns:", 6) && local)) {
 		if (!(b = allot(xs, sizeof *b)))
@@ -600,8 +620,11 @@ static int add_attr(struct xmlstream *xs, const char *qname, const char *value, 
 		b->prefix = local == qname ? "" : local;
 		b->uri = value;
 		b->owner = xs->elem;
-		b->outer = xs->bindings;
+		b->before = xs->bindings;
 		xs->bindings = b;
+		list = &xs->bucket[bucket_of(b->prefix, strlen(b->prefix))];
+		b->outer = *list;
+		*list = b;
 		return 0;
 	}
 	if (!(a = allot(xs, sizeof *a)))
@@ -618,7 +641,7 @@ static int add_attr(struct xmlstream *xs, const char *qname, const char *value, 
 
 /* The > of the tag that begins at p, if it is there yet, else NULL. A > inside
  * quotes is not it. What was looked at once is not looked at again. */
-static const char *find_end(struct xmlstream *xs, const char *p, const char *end)
+static const char *find_tag_end(struct xmlstream *xs, const char *p, const char *end)
 {
 	const char *q;
 
@@ -639,7 +662,7 @@ static const char *find_end(struct xmlstream *xs, const char *p, const char *end
 }
 
 /* The attributes of a start tag, from behind its name to its end. Each needs
- * white space before it. Quotes are closed: find_end() has seen to it. */
+ * white space before it. Quotes are closed: find_tag_end() has seen to it. */
 static int take_attrs(struct xmlstream *xs, const char *p, const char *end)
 {
 	struct xml_attr **tail = &xs->elem->attrs;
@@ -710,7 +733,8 @@ static const char *next_value(const struct xml_attr **a, const char *name)
 
 /* S: <?xml version='1.0' encoding='UTF-8' standalone='yes'?>
  * Read like a tag, but it may have just these attributes, in this order (XML
- * 1.0 section 2.8; RFC 6120 sections 11.5 and 11.6). [p, end) is from x to ?. */
+ * 1.0 section 2.8; RFC 6120 sections 11.5 and 11.6). p is at the x, end at the
+ * second ?. */
 static int take_declaration(struct xmlstream *xs, const char *p, const char *end)
 {
 	const struct xml_attr *a;
@@ -722,7 +746,7 @@ static int take_declaration(struct xmlstream *xs, const char *p, const char *end
 	version = next_value(&a, "version");
 	encoding = next_value(&a, "encoding");
 	standalone = next_value(&a, "standalone");
-	if (a || xs->bindings->owner || !version || strncmp(version, "1.", 2) || !version[2]
+	if (a || xs->bindings || !version || strncmp(version, "1.", 2) || !version[2]
 	    || version[2 + strspn(version + 2, "0123456789")]
 	    || (standalone && strcmp(standalone, "yes") && strcmp(standalone, "no")))
 		return malformed(xs, p, "bad XML declaration");
@@ -755,7 +779,7 @@ static long take_markup(struct xmlstream *xs, const char *p, const char *end)
 		return malformed(xs, p, "unknown markup");
 	if (position(xs, p) > 0 || memcmp(p, "<?xml", n < 5 ? n : 5) || (n > 5 && !is(p[5], SPACE)))
 		return fail(xs, p, "restricted-xml", "processing instruction");
-	close = find_end(xs, p, end);
+	close = find_tag_end(xs, p, end);
 	if (!close)
 		return xs->event == XML_ERROR ? -1 : 0;
 	return take_declaration(xs, p + 2, close - 1) ? -1 : close + 1 - p;
@@ -787,8 +811,9 @@ static long take_reference(struct xmlstream *xs, const char *p, const char *end)
 	return add_text(xs, c, (size_t)(to - c), q + 1 - p);
 }
 
-/* Text: a run of characters that mean nothing else, or one that might. CR LF
- * and CR are read as LF (XML 1.0 section 2.11). */
+/* Text: a run of characters that mean nothing else, or one that might; of CR and
+ * ] the next characters decide. CR LF and CR are read as LF (XML 1.0 section
+ * 2.11). */
 static long take_text(struct xmlstream *xs, const char *p, const char *end)
 {
 	const char *q = p;
@@ -828,7 +853,7 @@ static long take_token(struct xmlstream *xs, const char *p, const char *end)
 		return fail(xs, p, xs->depth ? "bad-format" : "not-well-formed", "text outside of a stanza");
 	if (end - p > 1 && (p[1] == '!' || p[1] == '?'))
 		return take_markup(xs, p, end);
-	close = find_end(xs, p, end);
+	close = find_tag_end(xs, p, end);
 	if (!close)
 		return xs->event == XML_ERROR ? -1 : 0;
 	if (p[1] == '/' ? take_end_tag(xs, p + 2, close) : take_start_tag(xs, p + 1, close))
@@ -939,7 +964,6 @@ void xmlstream_reset(struct xmlstream *xs)
 	abandon(xs);
 	memset(xs, 0, sizeof *xs);
 	xs->limit = xs->max_stanza = max_stanza;
-	xs->bindings = &xml_prefix;
 }
 
 void xmlstream_free(struct xmlstream *xs)

@@ -65,7 +65,7 @@ enum xml_event {
 
 /* A parser. `max_stanza` bounds the bytes of one stanza, and of the stream
  * header; 0 means 256 KiB. The memory one stanza can take is bounded with it:
- * some 32 bytes for each of its own at worst. NULL when memory ran out. */
+ * some 35 bytes for each of its own at worst. NULL when memory ran out. */
 struct xmlstream *xmlstream_new(size_t max_stanza);
 
 /* Hands over n bytes, which are copied. They may be split anywhere, also
@@ -105,12 +105,12 @@ struct xmpp_options {
 	int port;               /* (5222) */
 	const char *resource;   /* wanted (the server chooses) */
 	FILE *trace;            /* where to print the wire, passwords masked (nowhere) */
-	long login_timeout;     /* ms from the first packet to ready (30,000) */
+	long login_timeout;     /* ms from the first attempt to connect to ready (30,000) */
 };
 
 /* One account, logged in. A bot sets the handlers it wants. Elements belong to
- * the library and live until the handler returns. Any handler may call any
- * function below, also xmpp_close() and xmpp_free() on its own connection. */
+ * the library and live until the handler returns. A handler may call anything
+ * but xmpp_run(), also xmpp_close() and xmpp_free() on its own connection. */
 struct xmpp {
 	void (*on_ready)(struct xmpp *);                              /* logged in, presence sent */
 	void (*on_message)(struct xmpp *, const struct xml_elem *);   /* of any type, also error */
@@ -134,7 +134,7 @@ void xmpp_stop(void);
 
 /* Queues a stanza, or more than one. In `format`, %s is a string, which is
  * escaped and so fits into text and into quoted attribute values, %d an int,
- * and %r raw XML. What is not UTF-8, or no character that XML allows, goes out
+ * %r raw XML, and %% a percent sign; a NULL string is empty. What is not UTF-8, or no character that XML allows, goes out
  * as U+FFFD. 0, or -1 when x is not ready, memory ran out, or the peer has
  * left more than 4 MiB unread. */
 int xmpp_send(struct xmpp *x, const char *format, ...);
@@ -157,12 +157,13 @@ int xmpp_leave(struct xmpp *x, const char *room, const char *nick);
 int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
                  void (*callback)(struct xmpp *, const struct xml_elem *answer, void *data), void *data);
 
-/* on_wake is called once, ms from now. A second call moves the time; a
- * negative one calls it off. */
+/* on_wake is called once, ms from now (24 days at most), unless the connection
+ * ends before. A second call moves the time; a negative one calls it off. */
 void xmpp_wake_after(struct xmpp *x, long ms);
 
 /* Ends the stream politely (RFC 6120 section 4.4): on_close comes when the
- * server has done the same, or after a second. */
+ * server has done the same, or after a second; or at once, before this returns,
+ * if there is no stream to end. */
 void xmpp_close(struct xmpp *x);
 
 /* Ends it at once, without on_close; pending requests get their NULL. */
@@ -171,8 +172,8 @@ void xmpp_free(struct xmpp *x);
 /* The full JID that the server bound (RFC 6120 section 7); "" before. */
 const char *xmpp_jid(const struct xmpp *x);
 
-/* Do two JIDs name the same entity? Only resources differ by case. And do they
- * when the resources are left aside? NULL is nobody. */
+/* Do two JIDs name the same entity? Case matters in the resource only. And do
+ * they when the resources are left aside? NULL is nobody. */
 int xmpp_same_jid(const char *a, const char *b);
 int xmpp_same_account(const char *a, const char *b);
 
