@@ -34,6 +34,16 @@ static int wants_echo(struct xmpp *x, const struct xml_elem *message, const char
 	       && (!id || strncmp(id, ECHO_ID, strlen(ECHO_ID)));
 }
 
+/* A line of output is one message: no text can forge another, or tell the
+ * terminal what to do. */
+static void print_said(const char *from, const char *text)
+{
+	printf("%s: ", from);
+	for (; *text; text++)
+		putchar((unsigned char)*text < ' ' || *text == 0x7F ? ' ' : *text);
+	putchar('\n');
+}
+
 /* S: <message from='alice@localhost/phone' type='chat' id='m1'><body>hi</body></message>
  * C: <message to='alice@localhost/phone' type='chat' id='echo-m1'><body>hi</body></message>
  * An unknown type counts as normal (RFC 6121 section 5.2.2). */
@@ -45,7 +55,7 @@ static void echo(struct xmpp *x, const struct xml_elem *message)
 
 	if (!wants_echo(x, message, from, body ? body->text : NULL))
 		return;
-	printf("%s: %s\n", from, body->text);
+	print_said(from, body->text);
 	xmpp_send(x, thread ? "<message to='%s' type='%s' id='" ECHO_ID "%s'><body>%s</body><thread>%s</thread></message>"
 	                    : "<message to='%s' type='%s' id='" ECHO_ID "%s'><body>%s</body></message>",
 	          from, is_type(message, "chat") ? "chat" : "normal", id, body->text, thread ? thread->text : NULL);
@@ -54,7 +64,7 @@ static void echo(struct xmpp *x, const struct xml_elem *message)
 /* S: <presence from='alice@localhost' type='subscribe'/>
  * C: <presence to='alice@localhost' type='subscribed'/>
  * So that a person can add us as a contact: RFC 6121 section 3.1. */
-static void grant(struct xmpp *x, const struct xml_elem *presence)
+static void grant_subscription(struct xmpp *x, const struct xml_elem *presence)
 {
 	if (is_type(presence, "subscribe") && xml_get(presence, "from"))
 		xmpp_send(x, "<presence to='%s' type='subscribed'/>", xml_get(presence, "from"));
@@ -66,7 +76,7 @@ static void announce(struct xmpp *x)
 }
 
 /* No reason: it ended because we wanted it to. */
-static void mourn(struct xmpp *x, const char *reason)
+static void report_end(struct xmpp *x, const char *reason)
 {
 	if (reason)
 		fprintf(stderr, "echobot: %s\n", reason);
@@ -95,6 +105,7 @@ static int usage(void)
 static int read_options(int argc, char **argv, struct xmpp_options *o)
 {
 	char *end;
+	long port;
 	int c;
 
 	while ((c = getopt(argc, argv, "vt:e:p:u:x:")) != -1) {
@@ -104,9 +115,10 @@ static int read_options(int argc, char **argv, struct xmpp_options *o)
 		case 'e': o->server = optarg; break;
 		case 'u': o->user = optarg; break;
 		case 'p':
-			o->port = (int)strtol(optarg, &end, 10);
-			if (*end || o->port < 1 || o->port > 65535)
+			port = strtol(optarg, &end, 10);
+			if (*end || port < 1 || port > 65535)
 				return usage();
+			o->port = (int)port;
 			break;
 		case 'x':
 			fputs("echobot: -x: speaking through a command is not possible yet\n", stderr);
@@ -138,8 +150,8 @@ int main(int argc, char **argv)
 	}
 	bot->on_ready = announce;
 	bot->on_message = echo;
-	bot->on_presence = grant;
-	bot->on_close = mourn;
+	bot->on_presence = grant_subscription;
+	bot->on_close = report_end;
 	bot->data = &status;
 	if (xmpp_run(&bot, 1)) {
 		perror("echobot");

@@ -53,7 +53,8 @@ enum {
 	CLOSE_TIMEOUT = 1000,    /* ms for the server to say goodbye, too */
 	MAX_OUTPUT = 4 << 20,    /* bytes queued for a server that does not read */
 	READ_SIZE = 64 * 1024,   /* bytes read at once */
-	MIN_ROUNDS = 4096, MAX_ROUNDS = 1000000 /* of PBKDF2, that we let a server ask for */
+	MIN_ROUNDS = 4096,       /* of PBKDF2, that a server may ask for: fewer would be too easy to */
+	MAX_ROUNDS = 100000      /* break, more would keep other connections waiting too long */
 };
 
 enum state {
@@ -104,18 +105,15 @@ struct conn {
 	uint64_t fed;           /* bytes given to it since the stream began */
 	struct buffer out;      /* bytes not yet written */
 	struct scram scram;
-	char plain;             /* PLAIN was chosen: success needs no signature */
 	char wants_session;     /* the server insists on it */
 	char *jid;              /* full, once bound */
-	struct request *requests, **last_request; /* oldest first */
+	struct request *requests, **request_tail; /* oldest first */
 	char running;           /* xmpp_run() has it: free it there */
 	char doomed;            /* to be freed there */
 };
 
-/* The only global, because a signal handler has nothing else: set by xmpp_stop(),
- * and SEEN once the loop has told all connections. */
+/* Set by xmpp_stop(). The only global: a signal handler has nothing else. */
 static volatile sig_atomic_t stopping;
-enum { STOP_WANTED = 1, STOP_SEEN };
 
 static struct conn *conn_of(const struct xmpp *x)
 {
@@ -128,6 +126,11 @@ static int64_t now_ms(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static int64_t after(long ms)
+{
+	return now_ms() + (ms < INT32_MAX ? ms : INT32_MAX);
 }
 
 /* A string like printf's, malloced; NULL when memory ran out. */
@@ -162,21 +165,36 @@ static int random_bytes(void *to, size_t n)
 
 /* ------------------------------------------------------------------ Output */
 
+/* Control characters of ASCII and of ISO 8859-1 (in UTF-8) would let a server
+ * write what it likes to a terminal. How many bytes at p are one: 0, 1 or 2. */
+static size_t control(const char *p, size_t n)
+{
+	const unsigned char *u = (const unsigned char *)p;
+
+	if (n > 1 && u[0] == 0xC2 && u[1] < 0xA0)
+		return 2;
+	return n > 0 && (u[0] < ' ' || u[0] == 0x7F);
+}
+
 /* The wire in the notation of the RFCs. `whole`: a stanza ends here, and so
- * does the line. Control characters would let a server write to our terminal. */
+ * does the line. */
 static void trace(struct conn *c, char who, const char *p, size_t n, int whole)
 {
+	const char *end = p + n;
+
 	if (!c->trace || n == 0)
 		return;
 	if (c->traced && c->traced != who)
 		putc('\n', c->trace);
 	if (c->traced != who)
 		fprintf(c->trace, "%c: ", who);
-	for (; n > 0; n--, p++) {
-		if ((unsigned char)*p < ' ' && !strchr("\t\n", *p))
-			fprintf(c->trace, "\\x%02X", (unsigned char)*p);
+	while (p < end) {
+		n = control(p, (size_t)(end - p));
+		if (n > 0)
+			fprintf(c->trace, "\\x%02X", (unsigned char)p[n - 1]);
 		else
 			putc(*p, c->trace);
+		p += n ? n : 1;
 	}
 	if (whole)
 		putc('\n', c->trace);
@@ -224,49 +242,45 @@ static int append_escaped(struct buffer *b, const char *s)
 	return 0;
 }
 
+/* See xmpp_send() for the format. */
 static int append_format(struct buffer *b, const char *format, va_list ap)
 {
 	char number[24];
 	const char *s;
-	size_t n;
 	int failed = 0;
+	size_t n;
 
-	for (; *format && !failed; format += n) {
+	while (*format && !failed) {
 		n = strcspn(format, "%");
-		if (n > 0) {
-			failed = buffer_append(b, format, n);
-			continue;
-		}
-		n = 2;
-		if (format[1] == 'd') {
-			snprintf(number, sizeof number, "%d", va_arg(ap, int));
-			s = number;
-		} else {
+		failed = buffer_append(b, format, n);
+		format += n;
+		if (failed || !*format)
+			break;
+		s = "%";
+		if (format[1] == 's' || format[1] == 'r')
 			s = va_arg(ap, const char *);
-			s = s ? s : "";
-		}
+		else if (format[1] == 'd')
+			snprintf(number, sizeof number, "%d", va_arg(ap, int));
+		s = format[1] == 'd' ? number : s ? s : "";
 		failed = format[1] == 's' ? append_escaped(b, s) : buffer_append(b, s, strlen(s));
+		format += strchr("srd%", format[1]) && format[1] ? 2 : 1;
 	}
 	return failed;
 }
 
-/* Queues all of it or nothing. `shown` is what the trace shows instead, or NULL. */
-static int queue_v(struct conn *c, const char *shown, const char *format, va_list ap)
+/* Queues all of it or nothing; 0, or -1 and errno. */
+static int queue_v(struct conn *c, const char *format, va_list ap)
 {
 	size_t before = c->out.end - c->out.start;
-	const char *new;
+	int failed = before > MAX_OUTPUT;
 
-	if (before > MAX_OUTPUT) {
+	if (failed)
 		errno = ENOBUFS;
-		return -1;
-	}
-	if (append_format(&c->out, format, ap)) {
+	else if ((failed = append_format(&c->out, format, ap)))
 		c->out.end = c->out.start + before;
-		return -1;
-	}
-	new = c->out.bytes + c->out.start + before;
-	trace(c, 'C', shown ? shown : new, shown ? strlen(shown) : (size_t)(c->out.bytes + c->out.end - new), 1);
-	return 0;
+	else
+		trace(c, 'C', c->out.bytes + c->out.start + before, c->out.end - c->out.start - before, 1);
+	return failed ? -1 : 0;
 }
 
 static int queue(struct conn *c, const char *format, ...)
@@ -275,25 +289,10 @@ static int queue(struct conn *c, const char *format, ...)
 	int failed;
 
 	va_start(ap, format);
-	failed = queue_v(c, NULL, format, ap);
+	failed = queue_v(c, format, ap);
 	va_end(ap);
 	return failed;
 }
-
-static int queue_secret(struct conn *c, const char *shown, const char *format, ...)
-{
-	va_list ap;
-	int failed;
-
-	va_start(ap, format);
-	failed = queue_v(c, shown, format, ap);
-	va_end(ap);
-	return failed;
-}
-
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* where POSIX.1-2008 is not complete, the bots ignore SIGPIPE */
-#endif
 
 /* Writes what the socket takes now. A send() may be short, always. 0, or -1
  * when the connection is broken. */
@@ -312,11 +311,22 @@ static int flush(struct conn *c)
 
 /* ------------------------------------------------------------------ Ending */
 
+/* Takes the request at *link off the list and calls back. */
+static void answer_request(struct conn *c, struct request **link, const struct xml_elem *answer)
+{
+	struct request *r = *link;
+
+	*link = r->next;
+	if (!*link)
+		c->request_tail = link;
+	r->callback(&c->x, answer, r->data);
+	free(r->to);
+	free(r);
+}
+
 /* Lets go of all that belongs to the connection rather than to the account. */
 static void tear_down(struct conn *c)
 {
-	struct request *r;
-
 	if (c->traced)
 		putc('\n', c->trace);
 	c->traced = 0;
@@ -331,17 +341,13 @@ static void tear_down(struct conn *c)
 	buffer_free(&c->out);
 	free(c->scram.first);
 	c->scram.first = NULL;
-	while ((r = c->requests)) { /* one by one: a callback may do anything */
-		c->requests = r->next;
-		r->callback(&c->x, NULL, r->data);
-		free(r->to);
-		free(r);
-	}
-	c->last_request = &c->requests;
+	while (c->requests) /* one by one: a callback may do anything */
+		answer_request(c, &c->requests, NULL);
 }
 
 /* The end of a connection, for a reason that `format` tells in one line; NULL
- * when the bot wanted it. Always -1, so that a caller can `return lose(...)`. */
+ * when the bot wanted it, and then it matters no more what went wrong later.
+ * Always -1, so that a caller can `return lose(...)`. */
 static int lose(struct conn *c, const char *format, ...)
 {
 	char reason[320], *p;
@@ -349,13 +355,14 @@ static int lose(struct conn *c, const char *format, ...)
 
 	if (c->state == CLOSED)
 		return -1;
+	if (c->state == CLOSING)
+		format = NULL;
 	if (format) {
 		va_start(ap, format);
 		vsnprintf(reason, sizeof reason, format, ap);
 		va_end(ap);
 		for (p = reason; *p; p++) /* parts of it may come from the server */
-			if ((unsigned char)*p < ' ')
-				*p = ' ';
+			memset(p, ' ', control(p, strlen(p)));
 		if (c->state > CONNECTING && c->state < CLOSING && !queue(c, "</stream:stream>"))
 			flush(c); /* good manners, no more: if it fails, so be it */
 	}
@@ -377,10 +384,22 @@ void xmpp_close(struct xmpp *x)
 	}
 	c->state = CLOSING;
 	c->wake = 0;
-	c->deadline = now_ms() + CLOSE_TIMEOUT;
+	c->deadline = after(CLOSE_TIMEOUT);
 }
 
 /* -------------------------------------------------------------- Connecting */
+
+/* Queues what must be sent, or else the connection is over. */
+static int say(struct conn *c, const char *format, ...)
+{
+	va_list ap;
+	int failed;
+
+	va_start(ap, format);
+	failed = queue_v(c, format, ap);
+	va_end(ap);
+	return failed ? lose(c, "out of memory, or the server does not read") : 0;
+}
 
 /* C: <?xml version='1.0'?><stream:stream to='HOST' version='1.0' ...>
  * RFC 6120 section 4.2. The server's own header is another document. */
@@ -389,10 +408,8 @@ static int open_stream(struct conn *c, enum state next)
 	xmlstream_reset(c->xs);
 	c->fed = 0;
 	c->state = next;
-	if (queue(c, "<?xml version='1.0'?><stream:stream to='%s' version='1.0' xmlns='" NS_CLIENT
-	             "' xmlns:stream='" NS_STREAM "'>", c->host))
-		return lose(c, "out of memory");
-	return 0;
+	return say(c, "<?xml version='1.0'?><stream:stream to='%s' version='1.0' xmlns='" NS_CLIENT
+	              "' xmlns:stream='" NS_STREAM "'>", c->host);
 }
 
 /* A socket on the way to `a`, or -1 and errno. */
@@ -436,7 +453,7 @@ static int connect_next(struct conn *c, int error)
 		               "and a process may open so many at most", FD_SETSIZE);
 	if (c->fd < 0)
 		return lose(c, "cannot connect to %s port %d: %s", c->server, c->port, strerror(error));
-	c->attempt = c->addr ? now_ms() + ATTEMPT_TIMEOUT : c->deadline;
+	c->attempt = c->addr ? after(ATTEMPT_TIMEOUT) : c->deadline;
 	return 0;
 }
 
@@ -449,13 +466,13 @@ static int start(struct conn *c)
 	int error;
 
 	c->state = CONNECTING;
-	c->deadline = now_ms() + c->login_timeout;
 	hints.ai_socktype = SOCK_STREAM;
 	snprintf(port, sizeof port, "%d", c->port);
 	error = getaddrinfo(c->server, port, &hints, &c->addrs);
 	if (error)
 		return lose(c, "cannot find %s: %s", c->server, gai_strerror(error));
 	c->addr = c->addrs;
+	c->deadline = after(c->login_timeout);
 	return connect_next(c, 0);
 }
 
@@ -807,22 +824,25 @@ static int answer_challenge(struct conn *c, struct xml_elem *e)
  * RFC 4616. */
 static int begin_plain(struct conn *c)
 {
+	static const char masked[] = "<auth xmlns='" NS_SASL "' mechanism='PLAIN'>****</auth>";
 	size_t user = strlen(c->user), password = strlen(c->password);
 	char *plain = calloc(1, user + password + 2), *base64 = NULL;
+	FILE *trace_to = c->trace;
+	int failed;
 
 	if (plain) {
 		memcpy(plain + 1, c->user, user);
 		memcpy(plain + user + 2, c->password, password);
 		base64 = base64_encode(plain, user + password + 2);
 	}
-	c->plain = 1;
 	c->state = WAIT_SUCCESS;
-	if (!base64 || queue_secret(c, "<auth xmlns='" NS_SASL "' mechanism='PLAIN'>****</auth>",
-	                            "<auth xmlns='" NS_SASL "' mechanism='PLAIN'>%s</auth>", base64))
-		lose(c, "out of memory");
+	trace(c, 'C', masked, sizeof masked - 1, 1);
+	c->trace = NULL;
+	failed = !base64 || queue(c, "<auth xmlns='" NS_SASL "' mechanism='PLAIN'>%s</auth>", base64);
+	c->trace = trace_to;
 	free(plain);
 	free(base64);
-	return c->state == CLOSED ? -1 : 0;
+	return failed ? lose(c, "out of memory") : 0;
 }
 
 /* S: <success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>base64 of v=...</success>
@@ -840,7 +860,7 @@ static int check_success(struct conn *c, struct xml_elem *e)
 		differ = 1;
 	free(final);
 	free(signature);
-	if (differ && !c->plain)
+	if (differ && c->scram.first) /* with PLAIN there is none */
 		return lose(c, "the server cannot prove that it knows our password");
 	return open_stream(c, WAIT_HEADER_AGAIN);
 }
@@ -928,16 +948,13 @@ static int choose_mechanism(struct conn *c, struct xml_elem *e)
 static int bind_resource(struct conn *c, struct xml_elem *e)
 {
 	const struct xml_elem *session = xml_child(e, "session", NS_SESSION);
-	const char *wanted = c->resource ? c->resource : "";
 
 	if (!xml_child(e, "bind", NS_BIND))
 		return lose(c, "the server does not let us bind a resource");
 	c->wants_session = session && !xml_child(session, "optional", NULL);
 	c->state = WAIT_BIND;
-	if (queue(c, *wanted ? "<iq type='set' id='bind'><bind xmlns='" NS_BIND "'><resource>%s</resource></bind></iq>"
-	                     : "<iq type='set' id='bind'><bind xmlns='" NS_BIND "'/></iq>", wanted))
-		return lose(c, "out of memory");
-	return 0;
+	return say(c, *c->resource ? "<iq type='set' id='bind'><bind xmlns='" NS_BIND "'><resource>%s</resource></bind></iq>"
+	                           : "<iq type='set' id='bind'><bind xmlns='" NS_BIND "'/></iq>", c->resource);
 }
 
 /* C: <presence/>
@@ -946,8 +963,8 @@ static int become_ready(struct conn *c)
 {
 	c->state = READY;
 	c->deadline = 0;
-	if (queue(c, "<presence/>"))
-		return lose(c, "out of memory");
+	if (say(c, "<presence/>"))
+		return -1;
 	if (c->x.on_ready)
 		c->x.on_ready(&c->x);
 	return 0;
@@ -965,6 +982,8 @@ static int is_result(struct conn *c, const struct xml_elem *e, const char *id)
 	return 1;
 }
 
+static int take_iq(struct conn *c, struct xml_elem *e);
+
 /* S: <iq type='result' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>
  *      <jid>user@host/resource</jid></bind></iq> */
 static int take_jid(struct conn *c, struct xml_elem *e)
@@ -979,13 +998,16 @@ static int take_jid(struct conn *c, struct xml_elem *e)
 	if (!c->wants_session)
 		return become_ready(c);
 	c->state = WAIT_SESSION;
-	if (queue(c, "<iq type='set' id='session'><session xmlns='" NS_SESSION "'/></iq>"))
-		return lose(c, "out of memory");
-	return 0;
+	return say(c, "<iq type='set' id='session'><session xmlns='" NS_SESSION "'/></iq>");
 }
 
+/* We are connected already, as far as others see: their stanzas may come first. */
 static int take_session(struct conn *c, struct xml_elem *e)
 {
+	const char *id = xml_get(e, "id");
+
+	if (!id || strcmp(id, "session"))
+		return take_iq(c, e);
 	return is_result(c, e, "session") ? become_ready(c) : -1;
 }
 
@@ -1008,7 +1030,7 @@ int xmpp_send(struct xmpp *x, const char *format, ...)
 		return -1;
 	}
 	va_start(ap, format);
-	failed = queue_v(conn_of(x), NULL, format, ap);
+	failed = queue_v(conn_of(x), format, ap);
 	va_end(ap);
 	return failed;
 }
@@ -1060,23 +1082,10 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 	}
 	r->callback = callback;
 	r->data = data;
-	r->deadline = now_ms() + REQUEST_TIMEOUT;
-	*c->last_request = r;
-	c->last_request = &r->next;
+	r->deadline = after(REQUEST_TIMEOUT);
+	*c->request_tail = r;
+	c->request_tail = &r->next;
 	return 0;
-}
-
-/* Takes the request at *link off the list and calls back. */
-static void answer_request(struct conn *c, struct request **link, const struct xml_elem *answer)
-{
-	struct request *r = *link;
-
-	*link = r->next;
-	if (!*link)
-		c->last_request = link;
-	r->callback(&c->x, answer, r->data);
-	free(r->to);
-	free(r);
 }
 
 /* Is `from` the one we asked? Anybody may send us an iq with any id: only the
@@ -1096,13 +1105,13 @@ static int was_asked(struct conn *c, const char *to, const char *from)
  * XEP-0199; all other questions are answered, too (RFC 6120 section 8.2.3). */
 static int answer_iq(struct conn *c, const struct xml_elem *e, const char *id)
 {
-	const char *from = xml_get(e, "from"), *to = from ? from : c->host;
-	int failed = xml_child(e, "ping", "urn:xmpp:ping")
-		? queue(c, "<iq type='result' to='%s' id='%s'/>", to, id)
-		: queue(c, "<iq type='error' to='%s' id='%s'><error type='cancel'><service-unavailable xmlns='"
-		           NS_STANZAS "'/></error></iq>", to, id);
+	const char *from = xml_get(e, "from"); /* none: the own account, or the server for it */
+	const char *to = from ? " to='" : "", *quote = from ? "'" : "";
 
-	return failed ? lose(c, "too much to answer") : 0;
+	if (xml_child(e, "ping", "urn:xmpp:ping"))
+		return say(c, "<iq type='result'%r%s%r id='%s'/>", to, from, quote, id);
+	return say(c, "<iq type='error'%r%s%r id='%s'><error type='cancel'><service-unavailable xmlns='"
+	              NS_STANZAS "'/></error></iq>", to, from, quote, id);
 }
 
 static int take_iq(struct conn *c, struct xml_elem *e)
@@ -1170,8 +1179,8 @@ static int dispatch(struct conn *c, struct xml_elem *e)
 	for (i = 0; i < sizeof table / sizeof *table; i++)
 		if (table[i].state == c->state && !strcmp(table[i].name, e->name) && !strcmp(table[i].ns, e->ns))
 			return table[i].action(c, e);
-	if (c->state == READY) /* an extension that we did not ask for */
-		return 0;
+	if (c->state == READY || (c->state == WAIT_SESSION && !strcmp(e->ns, NS_CLIENT)))
+		return 0; /* an extension that we did not ask for, or a stanza too early */
 	return lose(c, "unexpected <%s xmlns='%s'> instead of %s", e->name, e->ns, awaited[c->state]);
 }
 
@@ -1205,7 +1214,7 @@ static void parse(struct conn *c, const char *p, size_t n)
 		if (event == XML_ERROR)
 			refuse_xml(c);
 		else if (event == XML_CLOSE)
-			lose(c, c->state == CLOSING ? NULL : "the server ended the stream instead of %s", awaited[c->state]);
+			lose(c, "the server ended the stream instead of %s", awaited[c->state]);
 		else if (e)
 			dispatch(c, e);
 		xml_free(e);
@@ -1218,23 +1227,23 @@ static void receive(struct conn *c, char *buf)
 
 	if (n > 0)
 		parse(c, buf, (size_t)n);
-	else if (c->state == CLOSING && n == 0)
-		lose(c, NULL);
 	else if (n == 0)
 		lose(c, "the server hung up instead of %s", awaited[c->state]);
 	else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
-		lose(c, c->state == CLOSING ? NULL : "connection lost: %s", strerror(errno));
+		lose(c, "connection lost: %s", strerror(errno));
 }
 
 void xmpp_wake_after(struct xmpp *x, long ms)
 {
-	conn_of(x)->wake = ms < 0 ? 0 : now_ms() + ms;
+	conn_of(x)->wake = ms < 0 || conn_of(x)->state == CLOSED ? 0 : after(ms);
 }
 
-static void check_timers(struct conn *c, int64_t now)
+static void check_timers(struct conn *c)
 {
+	int64_t now = now_ms();
+
 	if (c->deadline && now >= c->deadline)
-		lose(c, c->state == CLOSING ? NULL : "login not finished within %ld s: still no sign of %s",
+		lose(c, "login not finished within %ld s: still no sign of %s",
 		     c->login_timeout / 1000, awaited[c->state]);
 	if (c->state == CONNECTING && now >= c->attempt)
 		connect_next(c, ETIMEDOUT);
@@ -1263,16 +1272,22 @@ static int64_t next_timer(const struct conn *c)
 	return c->requests ? earlier(t, c->requests->deadline) : t;
 }
 
-/* One connection's part before select(): all that was queued in this turn goes
- * out in one write. Returns whether it is still alive. */
-static int prepare(struct conn *c, int stop, fd_set *readable, fd_set *writable, int *max)
+/* What is to be done before the loop sleeps: all that was queued in this turn
+ * goes out in one write. Anything here may call a handler, which may end this
+ * connection or another. */
+static void attend(struct conn *c, int stop)
 {
 	if (stop)
 		xmpp_close(&c->x);
 	if (c->state == NEW)
 		start(c);
-	if (c->state != CONNECTING && c->fd >= 0 && flush(c))
-		lose(c, c->state == CLOSING ? NULL : "connection lost: %s", strerror(errno));
+	if (c->state > CONNECTING && c->fd >= 0 && flush(c))
+		lose(c, "connection lost: %s", strerror(errno));
+}
+
+/* What select() is to watch. Returns whether the connection is alive. */
+static int watch(const struct conn *c, fd_set *readable, fd_set *writable, int *max)
+{
 	if (c->fd < 0)
 		return 0;
 	FD_SET(c->fd, readable);
@@ -1282,15 +1297,15 @@ static int prepare(struct conn *c, int stop, fd_set *readable, fd_set *writable,
 	return 1;
 }
 
+/* Timers come last: what has arrived, however late it is looked at, counts. */
 static void turn(struct conn *c, const fd_set *readable, const fd_set *writable, char *buf)
 {
-	check_timers(c, now_ms());
-	if (c->fd < 0)
-		return;
-	if (c->state == CONNECTING && FD_ISSET(c->fd, writable))
+	if (c->fd >= 0 && c->state == CONNECTING && FD_ISSET(c->fd, writable))
 		connected(c);
-	else if (c->state != CONNECTING && FD_ISSET(c->fd, readable))
+	else if (c->fd >= 0 && c->state != CONNECTING && FD_ISSET(c->fd, readable))
 		receive(c, buf);
+	if (c->fd >= 0)
+		check_timers(c);
 }
 
 static void destroy(struct conn *c)
@@ -1317,11 +1332,11 @@ static int wait_ready(int max, fd_set *readable, fd_set *writable, int64_t until
 
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
-	if (ms > 0 && stopping != STOP_WANTED) {
+	if (ms > 0 && !stopping) {
 		t.tv_sec = (time_t)(ms / 1000);
 		t.tv_nsec = (long)(ms % 1000) * 1000000;
 	}
-	n = pselect(max + 1, readable, writable, NULL, until || stopping == STOP_WANTED ? &t : NULL, &before);
+	n = pselect(max + 1, readable, writable, NULL, until || stopping ? &t : NULL, &before);
 	saved = errno;
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (n < 0 && saved == EINTR) {
@@ -1333,31 +1348,44 @@ static int wait_ready(int max, fd_set *readable, fd_set *writable, int64_t until
 	return n;
 }
 
+/* Frees the connections that handlers wanted freed, now that nothing uses them. */
+static void bury(struct xmpp **conns, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if (conns[i] && conn_of(conns[i])->doomed) {
+			destroy(conn_of(conns[i]));
+			conns[i] = NULL;
+		}
+}
+
 /* Turns until no connection is alive. */
 static int run(struct xmpp **conns, size_t n, char *buf)
 {
 	fd_set readable, writable;
 	size_t i, alive;
 	int64_t next;
-	int max, stop;
+	int max, stop = 0;
 
 	for (;;) {
-		stop = stopping != 0;
-		stopping = stop ? STOP_SEEN : 0;
+		if (stopping) {
+			stopping = 0;
+			stop = 1;
+		}
+		for (i = 0; i < n; i++)
+			if (conns[i])
+				attend(conn_of(conns[i]), stop);
+		bury(conns, n);
 		FD_ZERO(&readable);
 		FD_ZERO(&writable);
-		next = 0;
 		max = -1;
-		for (i = alive = 0; i < n; i++) {
-			if (conns[i] && prepare(conn_of(conns[i]), stop, &readable, &writable, &max)) {
+		next = 0;
+		for (i = alive = 0; i < n; i++)
+			if (conns[i] && watch(conn_of(conns[i]), &readable, &writable, &max)) {
 				alive++;
 				next = earlier(next, next_timer(conn_of(conns[i])));
 			}
-			if (conns[i] && conn_of(conns[i])->doomed) {
-				destroy(conn_of(conns[i]));
-				conns[i] = NULL;
-			}
-		}
 		if (!alive)
 			return 0;
 		if (wait_ready(max, &readable, &writable, next) < 0)
@@ -1383,14 +1411,14 @@ int xmpp_run(struct xmpp **conns, size_t n)
 	for (i = 0; i < n; i++)
 		if (conns[i])
 			conn_of(conns[i])->running = 0;
+	bury(conns, n);
 	free(buf);
-	stopping = 0;
 	return failed;
 }
 
 void xmpp_stop(void)
 {
-	stopping = STOP_WANTED;
+	stopping = 1;
 }
 
 /* ---------------------------------------------------------- Life and death */
@@ -1421,7 +1449,7 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	c->trace = o->trace;
 	c->login_timeout = o->login_timeout ? o->login_timeout : LOGIN_TIMEOUT;
 	c->fd = -1;
-	c->last_request = &c->requests;
+	c->request_tail = &c->requests;
 	return &c->x;
 }
 
@@ -1431,7 +1459,9 @@ void xmpp_free(struct xmpp *x)
 
 	if (!x)
 		return;
-	memset(x, 0, sizeof *x);
+	x->on_ready = x->on_wake = NULL;
+	x->on_message = x->on_presence = NULL;
+	x->on_close = NULL;
 	tear_down(c);
 	if (c->running)
 		c->doomed = 1;

@@ -363,7 +363,7 @@ static void be_client(const struct play *p, int port, int fd)
 	if (!bot)
 		_exit(3);
 	bot->on_message = echo;
-	bot->on_presence = grant;
+	bot->on_presence = grant_subscription;
 	bot->on_ready = ask;
 	bot->on_close = report_close;
 	bot->data = &stage;

@@ -2,6 +2,7 @@
  * full queues, and handlers that free what they stand on. */
 #include "../xmpp.c"
 
+#include <limits.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -28,7 +29,8 @@ static const char *const dialogue[][2] = {
 	{"<stream:stream", "<stream:stream id='1' version='1.0' xmlns='" NS_CLIENT "' xmlns:stream='" NS_STREAM "'>"
 	                   "<stream:features><mechanisms xmlns='" NS_SASL "'><mechanism>PLAIN</mechanism></mechanisms>"
 	                   "</stream:features>"},
-	{"</auth>", "<success xmlns='" NS_SASL "'/>"},
+	/* What comes right behind belongs to the old stream, and is forgotten. */
+	{"</auth>", "<success xmlns='" NS_SASL "'/><message><body>smuggled</body></message>"},
 	{"<stream:stream", "<stream:stream id='2' version='1.0' xmlns='" NS_CLIENT "' xmlns:stream='" NS_STREAM "'>"
 	                   "<stream:features><bind xmlns='" NS_BIND "'/></stream:features>"},
 	{"</iq>", "<iq type='result' id='bind'><bind xmlns='" NS_BIND "'><jid>a@localhost/1</jid></bind></iq>"
@@ -212,6 +214,7 @@ static void wake(struct xmpp *x)
 
 static void set_timer(struct xmpp *x)
 {
+	xmpp_wake_after(x, LONG_MAX);
 	xmpp_wake_after(x, 60000);
 	xmpp_wake_after(x, -1);
 	xmpp_wake_after(x, 1);
@@ -243,8 +246,7 @@ static void free_both(struct xmpp *x, const struct xml_elem *message)
 
 static void count(struct xmpp *x, const struct xml_elem *answer, void *data)
 {
-	(void)x;
-	*(int *)data += answer == NULL;
+	*(int *)data += answer == NULL && x->data == ended;
 }
 
 static int unanswered;
@@ -266,12 +268,64 @@ static void test_free(void)
 	conns[1] = other = client("127.0.0.1", port);
 	conns[0]->on_message = free_both;
 	conns[0]->on_ready = ask_nobody;
+	conns[0]->data = ended;
 	conns[0]->on_close = conns[1]->on_close = note_end;
 	xmpp_run(conns, 2);
 	check("both are gone", messages == 1 && !conns[0] && !conns[1]);
 	check("who frees a connection hears no more of it", closes == 0);
 	check("but a request is answered, always", unanswered == 1);
 	kill(child, SIGKILL);
+	finish(child);
+	close(listener);
+}
+
+static void free_other(struct xmpp *x, const char *reason)
+{
+	note_end(x, reason);
+	xmpp_free(other);
+}
+
+/* A connection that cannot even begin frees one that is on its way. */
+static void test_free_early(void)
+{
+	int port, listener = listen_free(&port), failed;
+	struct xmpp *conns[2];
+
+	closes = 0;
+	conns[0] = other = client("127.0.0.1", port);
+	conns[1] = client("does-not-exist.invalid", port);
+	conns[1]->on_close = free_other;
+	failed = xmpp_run(conns, 2);
+	check("a connection is freed before the loop sleeps", !failed && closes == 1 && !conns[0]);
+	xmpp_free(conns[1]);
+	close(listener);
+}
+
+/* What xmpp_send() and those built on it queue. */
+static void check_formats(struct xmpp *x)
+{
+	static const char wanted[] = "<a b='&lt;&apos;'>7%<c/>%x</a>"
+		"<presence to='room@muc.localhost/n&amp;n'><x xmlns='http://jabber.org/protocol/muc'>"
+		"<history maxstanzas='0'/></x></presence>"
+		"<presence to='room@muc.localhost/n&amp;n' type='unavailable'/>%";
+	struct buffer *out = &conn_of(x)->out;
+	size_t before = out->end;
+
+	check("formats", !xmpp_send(x, "<a b='%s'>%d%%%r%x</a>", "<'", 7, "<c/>")
+	                 && !xmpp_join(x, "room@muc.localhost", "n&n") && !xmpp_leave(x, "room@muc.localhost", "n&n")
+	                 && !xmpp_send(x, "%"));
+	check("formats, the bytes", out->end - before == strlen(wanted) && !memcmp(out->bytes + before, wanted, strlen(wanted)));
+	xmpp_free(x);
+}
+
+static void test_formats(void)
+{
+	int port, listener = listen_free(&port);
+	pid_t child = spawn(listener, 1, serve_goodbye);
+	struct xmpp *x = client("127.0.0.1", port);
+
+	x->on_ready = check_formats;
+	xmpp_run(&x, 1);
 	finish(child);
 	close(listener);
 }
@@ -335,6 +389,8 @@ int main(void)
 	test_descriptors();
 	test_timers();
 	test_free();
+	test_free_early();
+	test_formats();
 	test_queue();
 	test_options();
 	printf("%d passed, %d failed\n", passed, failed);
