@@ -700,7 +700,8 @@ static const char *scram_attr(const char *message, char name, size_t *n)
 {
 	while (message && (message[0] != name || message[1] != '=')) {
 		message = strchr(message, ',');
-		message += message != NULL;
+		if (message)
+			message++;
 	}
 	*n = message ? strcspn(message + 2, ",") : 0;
 	return message ? message + 2 : NULL;

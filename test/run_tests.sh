@@ -272,8 +272,8 @@ at_most() { # at_most N PATTERN FILE
 test_conversation() {
 	check "$what: somebody speaks to a bot that is not there" within 60 $client --leave "$PORT" echobot@localhost
 	check "$what: the bot logs in" log_in bot "$echobot" || return
-	check_program "$what: conversation" $client "$PORT" "$jid"
-	check_program "$what: 1,000 messages" $client --count 1000 "$PORT" "$jid"
+	check_program "$what: conversation" $client "$PORT" "$jid" &&
+		check_program "$what: 1,000 messages" $client --count 1000 "$PORT" "$jid"
 	check "$what: what was said before came, too" says '^S: .*said by one who left' "$tmp/bot.err"
 	check "$what: the trace does not tell the password" hides_password "$tmp/bot.err"
 	check "$what: SIGTERM ends it politely" ends_well bot $pid TERM
