@@ -11,7 +11,10 @@ echobot: echobot.c $(LIB) xmpp.h
 test:
 	sh test/run_tests.sh
 
+demo:
+	sh test/demo.sh
+
 clean:
 	rm -f echobot
 
-.PHONY: all test clean
+.PHONY: all test demo clean
