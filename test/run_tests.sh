@@ -3,6 +3,7 @@
 #
 #     unit      warnings, make, and the test programs in C
 #     cli       echobot where there is no server
+#     practice  the practice server, and the demo; more with slixmpp for Python
 #     prosody   echobot on a real server; needs Prosody, and slixmpp for Python
 #     ejabberd  the same with another server
 #
@@ -324,6 +325,76 @@ on_server() { # on_server FUNCTION SERVER VARIABLE=VALUE...
 	stop_server
 }
 
+# -------------------------------------------------------- Practice server
+
+# It says what it is to say, and leaves nothing behind.
+demo_works() {
+	mkdir -p "$tmp/demo"
+	TMPDIR=$tmp/demo within 60 sh test/demo.sh >"$tmp/demo.out" || return 1
+	says 'answers: O Romeo, Romeo! <Wherefore>' "$tmp/demo.out" && rmdir "$tmp/demo"
+}
+
+# Sets $PORT and $practice, a process.
+start_practice() { # start_practice PROGRAM OPTION...
+	"$@" -p 0 >"$tmp/practice.out" 2>&1 &
+	practice=$!
+	remember $practice
+	wait_for 10 says 'listening on port' "$tmp/practice.out" || return 1
+	PORT=$(sed -n 's/.*listening on port //p' "$tmp/practice.out")
+}
+
+stop_practice() {
+	kill "$practice" && wait_for 5 gone "$practice" && wait "$practice"
+}
+
+test_practice() { # test_practice HOW
+	what="practice server, $1"
+	check "$what: it starts" start_practice "$tmp/$1/server" || return
+	check "$what: the bot logs in" log_in bot "$echobot"
+	if find_python; then
+		check_program "$what: conversation with the bot" $client "$PORT" "$jid"
+		check_program "$what: slixmpp" within 100 "$python" test/server_client.py "$PORT"
+	else
+		skip "$what: slixmpp" "no Python with slixmpp"
+	fi
+	check "$what: SIGTERM ends the bot" ends_well bot $pid TERM
+	check "$what: and the server" stop_practice
+}
+
+# Of its switches those that a bot must get along with: it writes one byte at a
+# time; it demands TLS, refuses to talk, or hangs up.
+test_switches() {
+	what="practice server"
+	check "$what -c 1: it starts" start_practice "$tmp/plain/server" -c 1
+	check "$what -c 1: the bot logs in" log_in bot "$echobot"
+	check "$what -c 1: and answers" within 20 "$tmp/pedantic/say" "$PORT" juliet "$jid" 'O Romeo'
+	check "$what -c 1: SIGTERM ends the bot" ends_well bot $pid TERM
+	check "$what -c 1: and the server" stop_practice
+	check "$what -T: it starts" start_practice "$tmp/plain/server" -T
+	check "$what -T: the bot gives up" fails 1 'TLS' "$echobot" -p "$PORT"
+	check "$what -T: SIGTERM" stop_practice
+	check "$what -r: it starts" start_practice "$tmp/plain/server" -r
+	check "$what -r: the bot gives up" fails 1 'hung up\|connection lost' "$echobot" -p "$PORT"
+	check "$what -r: SIGTERM" stop_practice
+	check "$what -n 2: it starts" start_practice "$tmp/plain/server" -n 2
+	check "$what -n 2: the bot gives up" fails 1 'hung up\|connection lost' "$echobot" -p "$PORT"
+	check "$what -n 2: SIGTERM" stop_practice
+}
+
+group_practice() {
+	for file in test/server.c test/say.c; do
+		check "$file compiles without a warning" compiles pedantic $file -std=c99 -Wall -Wextra -pedantic
+	done
+	check "the demo" demo_works
+	check "test/server.c compiles, plain" compiles plain test/server.c || return
+	test_practice plain
+	test_switches
+	sanitizer_works >/dev/null 2>&1 || return
+	check "test/server.c compiles, sanitized" compiles sanitized test/server.c $sanitize && test_practice sanitized
+}
+
+# -------------------------------------------------------- Real servers, or not
+
 find_python() {
 	for python in python3 /usr/bin/python3; do
 		client="$python test/echo_client.py"
@@ -369,10 +440,10 @@ group_server() { # group_server SERVER
 
 # -------------------------------------------------------------------- Main
 
-for group in ${*:-unit cli prosody ejabberd}; do
+for group in ${*:-unit cli practice prosody ejabberd}; do
 	case $group in
-	unit|cli|prosody|ejabberd) ;;
-	*) echo "usage: run_tests.sh [unit] [cli] [prosody] [ejabberd]" >&2; exit 2 ;;
+	unit|cli|practice|prosody|ejabberd) ;;
+	*) echo "usage: run_tests.sh [unit] [cli] [practice] [prosody] [ejabberd]" >&2; exit 2 ;;
 	esac
 done
 tmp=$(mktemp -d) || exit 1
@@ -385,9 +456,9 @@ for file in *bot.c; do
 	check "$file compiles with plain $CC" compiles plain "$file"
 done
 echobot=$tmp/plain/echobot
-for group in ${*:-unit cli prosody ejabberd}; do
+for group in ${*:-unit cli practice prosody ejabberd}; do
 	case $group in
-	unit|cli) group_$group ;;
+	unit|cli|practice) group_$group ;;
 	*) group_server "$group" ;;
 	esac
 done
