@@ -175,7 +175,14 @@ test_programs() { # test_programs HOW FLAGS...
 	done
 }
 
+# Each line of a conversation in the README is a line of some transcript.
+readme_is_true() {
+	sed -n '/^    [CS]: /,/^$/p' README | sed '/^$/d; s/^    //' >"$tmp/quoted"
+	[ -s "$tmp/quoted" ] && ! cat test/transcripts/* | grep -vxF -f - "$tmp/quoted"
+}
+
 group_unit() {
+	check "README quotes the transcripts" readme_is_true
 	for file in *bot.c; do
 		check "$file compiles without a warning" compiles pedantic "$file" -std=c99 -Wall -Wextra -pedantic
 	done
@@ -250,7 +257,7 @@ ready_or_gone() { grep -q '^echobot: ready as ' "$bot.out" || gone $pid; }
 # On the signal it says goodbye, waits for the server's, and is content.
 ends_well() { # ends_well NAME PID SIGNAL
 	kill -"$3" "$2"
-	wait_for 3 gone "$2" || { echo "still running 3 s after SIG$3"; return 1; }
+	wait_for 5 gone "$2" || { echo "still running 5 s after SIG$3"; return 1; }
 	forget "$2"
 	status=$?
 	[ $status -eq 0 ] || { echo "exit status $status"; tail -n 40 "$tmp/$1.err"; return 1; }
