@@ -11,6 +11,8 @@
  *     stop             the client is told to end (SIGTERM)
  *     timeout 200      ms that the client has to log in (before any S: or C:)
  *     ask JID          once logged in, the client asks it (or, without one, its account) for a ping (before any S: or C:)
+ *     join ROOM NICK   once logged in, the client enters a room (before any S: or C:)
+ *     presence: text   what it hears there: from whom, of which type, with which status codes
  *     answer: text     what came of it: result, error or nothing
  *     include FILE     the steps of another transcript come first
  *     reason: text     how the connection ends, for the client; nothing: as it wished
@@ -49,6 +51,7 @@ struct play {
 	int var_count;
 	long timeout;           /* of the client's login, ms */
 	char *ask;              /* whom it asks for a ping, or NULL */
+	char *join;             /* the room that it enters, and behind a space the nick, or NULL */
 	size_t chunk;           /* bytes sent at once */
 	int listener, peer, report_fd;
 	pid_t child;
@@ -130,6 +133,10 @@ static void add_step(struct play *p, char *line, int number)
 	}
 	if (n == 3 && !strncmp(line, "ask", 3)) {
 		p->ask = must(print("%s", text));
+		return;
+	}
+	if (n == 4 && !strncmp(line, "join", 4)) {
+		p->join = must(print("%s", text));
 		return;
 	}
 	if (p->count == MAX_STEPS || n >= sizeof s->what)
@@ -338,12 +345,36 @@ static void report_answer(struct xmpp *x, const struct xml_elem *answer, void *d
 	report(x, "answer", answer ? xml_get(answer, "type") : "nothing");
 }
 
-static void ask(struct xmpp *x)
+static void report_presence(struct xmpp *x, const struct xml_elem *presence)
 {
-	const char *whom = ((const struct stage *)x->data)->play->ask;
+	const struct xml_elem *in_room = xml_child(presence, "x", "http://jabber.org/protocol/muc#user");
+	const struct xml_elem *e = in_room ? in_room->children : NULL;
+	const char *type = xml_get(presence, "type");
+	char *line = must(print("%s %s", xml_get(presence, "from"), type ? type : "available")), *longer;
 
-	if (whom)
-		xmpp_request(x, "get", *whom ? whom : NULL, "<ping xmlns='urn:xmpp:ping'/>", report_answer, NULL);
+	for (; e; e = e->next)
+		if (!strcmp(e->name, "status")) {
+			longer = must(print("%s %s", line, xml_get(e, "code")));
+			free(line);
+			line = longer;
+		}
+	report(x, "presence", line);
+	free(line);
+}
+
+static void begin(struct xmpp *x)
+{
+	const struct play *p = ((const struct stage *)x->data)->play;
+	char *nick = p->join ? strchr(p->join, ' ') : NULL;
+
+	if (p->ask)
+		xmpp_request(x, "get", *p->ask ? p->ask : NULL, "<ping xmlns='urn:xmpp:ping'/>", report_answer, NULL);
+	if (nick) {
+		*nick = '\0';
+		x->on_presence = report_presence;
+		xmpp_join(x, p->join, nick + 1);
+		*nick = ' ';
+	}
 }
 
 /* The client, in a process of its own: echobot, but for where its reason goes. */
@@ -364,7 +395,7 @@ static void be_client(const struct play *p, int port, int fd)
 		_exit(3);
 	bot->on_message = echo;
 	bot->on_presence = grant_subscription;
-	bot->on_ready = ask;
+	bot->on_ready = begin;
 	bot->on_close = report_close;
 	bot->data = &stage;
 	xmpp_run(&bot, 1);
@@ -514,7 +545,7 @@ static int play_step(struct play *p, const struct step *s)
 		return server_closes(p, s);
 	if (!strcmp(s->what, "stop"))
 		return kill(p->child, SIGTERM);
-	if (!strcmp(s->what, "reason") || !strcmp(s->what, "answer"))
+	if (!strcmp(s->what, "reason") || !strcmp(s->what, "answer") || !strcmp(s->what, "presence"))
 		return check_report(p, s);
 	return complain(p, s, "unknown step", s->what);
 }
@@ -550,6 +581,7 @@ int main(int argc, char **argv)
 		while (p.count > 0)
 			free(p.steps[--p.count].text);
 		free(p.ask);
+		free(p.join);
 	}
 	printf("%d passed, %d failed\n", argc - 1 - failures, failures);
 	return failures > 0;
