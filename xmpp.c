@@ -363,6 +363,8 @@ static int lose(struct conn *c, const char *format, ...)
 		va_end(ap);
 		for (p = reason; *p; p++) /* parts of it may come from the server */
 			memset(p, ' ', control(p, strlen(p)));
+		while (p > reason && p[-1] == ' ')
+			*--p = '\0';
 		if (c->state > CONNECTING && c->state < CLOSING && !queue(c, "</stream:stream>"))
 			flush(c); /* good manners, no more: if it fails, so be it */
 	}
