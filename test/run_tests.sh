@@ -244,6 +244,7 @@ stop_server() {
 log_in() { # log_in NAME COMMAND...
 	bot=$tmp/$1
 	shift
+	: >"$bot.out" # now, or we could read what the bot before it said
 	"$@" -v -p "$PORT" >"$bot.out" 2>"$bot.err" &
 	pid=$!
 	remember $pid
@@ -343,6 +344,7 @@ demo_works() {
 
 # Sets $PORT and $practice, a process.
 start_practice() { # start_practice PROGRAM OPTION...
+	: >"$tmp/practice.out"
 	"$@" -p 0 >"$tmp/practice.out" 2>&1 &
 	practice=$!
 	remember $practice
