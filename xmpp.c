@@ -1278,9 +1278,9 @@ static int64_t next_timer(const struct conn *c)
 /* What is to be done before the loop sleeps: all that was queued in this turn
  * goes out in one write. Anything here may call a handler, which may end this
  * connection or another. */
-static void attend(struct conn *c, int stop)
+static void attend(struct conn *c)
 {
-	if (stop)
+	if (stopping)
 		xmpp_close(&c->x);
 	if (c->state == NEW)
 		start(c);
@@ -1363,60 +1363,66 @@ static void bury(struct xmpp **conns, size_t n)
 		}
 }
 
-/* Turns until no connection is alive. */
-static int run(struct xmpp **conns, size_t n, char *buf)
+/* One turn; returns how many connections were alive when it began to wait. */
+static long take_turn(struct xmpp **conns, size_t n, int64_t until)
 {
+	char buf[READ_SIZE];
 	fd_set readable, writable;
-	size_t i, alive;
-	int64_t next;
-	int max, stop = 0;
+	long alive = 0;
+	int max = -1;
+	size_t i;
 
-	for (;;) {
-		if (stopping) {
-			stopping = 0;
-			stop = 1;
+	for (i = 0; i < n; i++)
+		if (conns[i])
+			attend(conn_of(conns[i]));
+	bury(conns, n);
+	FD_ZERO(&readable);
+	FD_ZERO(&writable);
+	for (i = 0; i < n; i++)
+		if (conns[i] && watch(conn_of(conns[i]), &readable, &writable, &max)) {
+			alive++;
+			until = earlier(until, next_timer(conn_of(conns[i])));
 		}
-		for (i = 0; i < n; i++)
-			if (conns[i])
-				attend(conn_of(conns[i]), stop);
-		bury(conns, n);
-		FD_ZERO(&readable);
-		FD_ZERO(&writable);
-		max = -1;
-		next = 0;
-		for (i = alive = 0; i < n; i++)
-			if (conns[i] && watch(conn_of(conns[i]), &readable, &writable, &max)) {
-				alive++;
-				next = earlier(next, next_timer(conn_of(conns[i])));
-			}
-		if (!alive)
-			return 0;
-		if (wait_ready(max, &readable, &writable, next) < 0)
-			return -1;
-		for (i = 0; i < n; i++)
-			if (conns[i])
-				turn(conn_of(conns[i]), &readable, &writable, buf);
-	}
+	if (!alive)
+		return 0;
+	if (wait_ready(max, &readable, &writable, until) < 0)
+		return -1;
+	for (i = 0; i < n; i++)
+		if (conns[i])
+			turn(conn_of(conns[i]), &readable, &writable, buf);
+	return alive;
+}
+
+static void set_running(struct xmpp **conns, size_t n, char running)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++)
+		if (conns[i])
+			conn_of(conns[i])->running = running;
+}
+
+long xmpp_turn(struct xmpp **conns, size_t n, long ms)
+{
+	long alive;
+
+	set_running(conns, n, 1);
+	alive = take_turn(conns, n, ms < 0 ? 0 : after(ms));
+	set_running(conns, n, 0);
+	bury(conns, n);
+	if (alive == 0)
+		stopping = 0;
+	return alive;
 }
 
 int xmpp_run(struct xmpp **conns, size_t n)
 {
-	char *buf = malloc(READ_SIZE);
-	size_t i;
-	int failed;
+	long alive;
 
-	if (!buf)
-		return -1;
-	for (i = 0; i < n; i++)
-		if (conns[i])
-			conn_of(conns[i])->running = 1;
-	failed = run(conns, n, buf);
-	for (i = 0; i < n; i++)
-		if (conns[i])
-			conn_of(conns[i])->running = 0;
-	bury(conns, n);
-	free(buf);
-	return failed;
+	do
+		alive = xmpp_turn(conns, n, -1);
+	while (alive > 0);
+	return (int)alive;
 }
 
 void xmpp_stop(void)

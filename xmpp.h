@@ -110,7 +110,7 @@ struct xmpp_options {
 
 /* One account, logged in. A bot sets the handlers it wants. Elements belong to
  * the library and live until the handler returns. A handler may call anything
- * but xmpp_run(), also xmpp_close() and xmpp_free() on its own connection. */
+ * but xmpp_run() and xmpp_turn(), also xmpp_close() and xmpp_free() on its own connection. */
 struct xmpp {
 	void (*on_ready)(struct xmpp *);                              /* logged in, presence sent */
 	void (*on_message)(struct xmpp *, const struct xml_elem *);   /* of any type, also error */
@@ -127,6 +127,12 @@ struct xmpp *xmpp_new(const struct xmpp_options *options);
  * when all are closed, or after xmpp_stop(). 0, or -1 and errno. A connection
  * freed meanwhile becomes NULL in `conns`. */
 int xmpp_run(struct xmpp **conns, size_t n);
+
+/* One turn of that loop, for a program that has more to do: waits until
+ * something happens, ms at most (negative: as long as it takes), and calls the
+ * handlers. Returns how many connections are alive: 0 when all are closed. -1
+ * and errno on failure. */
+long xmpp_turn(struct xmpp **conns, size_t n, long ms);
 
 /* Every connection says goodbye, and xmpp_run() returns within 2 s. May be
  * called from a signal handler. */
