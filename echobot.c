@@ -78,8 +78,12 @@ static void announce(struct xmpp *x)
 /* No reason: it ended because we wanted it to. */
 static void report_end(struct xmpp *x, const char *reason)
 {
+	long ms = xmpp_retry_in(x);
+
 	if (reason)
 		fprintf(stderr, "echobot: %s\n", reason);
+	if (ms >= 0)
+		fprintf(stderr, "echobot: trying again in %ld.%ld s\n", ms / 1000, ms / 100 % 10);
 	*(int *)x->data = reason ? 1 : 0;
 }
 
@@ -133,7 +137,7 @@ static int read_options(int argc, char **argv, struct xmpp_options *o)
 
 int main(int argc, char **argv)
 {
-	struct xmpp_options options = {.user = "echobot", .host = "localhost"};
+	struct xmpp_options options = {.user = "echobot", .host = "localhost", .reconnect = 1};
 	struct sigaction on_signal = {.sa_handler = stop};
 	struct xmpp *bot;
 	int status = read_options(argc, argv, &options);

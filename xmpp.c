@@ -51,6 +51,9 @@ enum {
 	ATTEMPT_TIMEOUT = 5000,  /* ms for one address while there are others to try */
 	REQUEST_TIMEOUT = 30000, /* ms */
 	CLOSE_TIMEOUT = 1000,    /* ms for the server to say goodbye, too */
+	FIRST_RETRY = 1000,      /* ms at most until the first attempt to come back; the next ones */
+	LAST_RETRY = 60000,      /* may take twice as long each, up to this */
+	HEALTHY = 60000,         /* ms logged in, and all is forgiven: the next loss is a first one */
 	MAX_OUTPUT = 4 << 20,    /* bytes queued for a server that does not read */
 	READ_SIZE = 64 * 1024,   /* bytes read at once */
 	MIN_ROUNDS = 4096,       /* of PBKDF2, that a server may ask for: fewer would be too easy to */
@@ -58,14 +61,14 @@ enum {
 };
 
 enum state {
-	NEW, CONNECTING, WAIT_HEADER, WAIT_FEATURES, WAIT_CHALLENGE, WAIT_SUCCESS,
+	WAITING, CONNECTING, WAIT_HEADER, WAIT_FEATURES, WAIT_CHALLENGE, WAIT_SUCCESS,
 	WAIT_HEADER_AGAIN, WAIT_BIND_FEATURES, WAIT_BIND, WAIT_SESSION,
 	READY, CLOSING, CLOSED
 };
 
 /* What a state waits for, for people. */
 static const char *const awaited[] = {
-	"nothing", "the connection", "the stream header", "the stream features", "a SASL challenge",
+	"the next attempt", "the connection", "the stream header", "the stream features", "a SASL challenge",
 	"the SASL result", "the second stream header", "the second stream features",
 	"the bound resource", "the session", "stanzas", "the end of the stream", "nothing"
 };
@@ -98,7 +101,11 @@ struct conn {
 	int fd;                 /* -1 when there is none */
 	struct addrinfo *addrs; /* of the server, while connecting */
 	struct addrinfo *addr;  /* the one to try next */
-	int64_t attempt;        /* when to give up on the current one */
+	int64_t attempt;        /* when to give up on the current one, or to make the first one */
+	char reconnect;         /* come back when the connection is lost... */
+	char final;             /* ...but not this time: it would only be lost again */
+	int losses;             /* in a row */
+	int64_t ready_at;       /* when the login was complete; 0: it was not */
 	int64_t deadline;       /* of the login, or of the goodbye; 0 for none */
 	int64_t wake;           /* when to call on_wake; 0 for never */
 	struct xmlstream *xs;
@@ -345,6 +352,38 @@ static void tear_down(struct conn *c)
 		answer_request(c, &c->requests, NULL);
 }
 
+/* Lost, and to be tried again, but not at once, and not by all at the same time:
+ * a server that was restarted has a crowd before its door. "Exponential backoff
+ * with full jitter": a random time, up to a limit that doubles with each loss. */
+static void schedule_retry(struct conn *c)
+{
+	uint32_t limit = LAST_RETRY, random;
+
+	if (c->ready_at && now_ms() - c->ready_at >= HEALTHY)
+		c->losses = 0;
+	if (c->losses < 6)
+		limit = (uint32_t)FIRST_RETRY << c->losses++;
+	if (random_bytes(&random, sizeof random))
+		random = limit;
+	c->attempt = after((long)(random % (limit + 1)));
+	c->state = WAITING;
+}
+
+long xmpp_retry_in(const struct xmpp *x)
+{
+	const struct conn *c = conn_of(x);
+	int64_t ms = c->attempt - now_ms();
+
+	return c->state != WAITING ? -1 : ms > 0 ? (long)ms : 0;
+}
+
+/* What went wrong will go wrong again: lose(for_good(c), ...). */
+static struct conn *for_good(struct conn *c)
+{
+	c->final = 1;
+	return c;
+}
+
 /* The end of a connection, for a reason that `format` tells in one line; NULL
  * when the bot wanted it, and then it matters no more what went wrong later.
  * Always -1, so that a caller can `return lose(...)`. */
@@ -369,6 +408,8 @@ static int lose(struct conn *c, const char *format, ...)
 			flush(c); /* good manners, no more: if it fails, so be it */
 	}
 	tear_down(c);
+	if (format && c->reconnect && !c->final)
+		schedule_retry(c);
 	if (c->x.on_close)
 		c->x.on_close(&c->x, format ? reason : NULL);
 	return -1;
@@ -451,7 +492,7 @@ static int connect_next(struct conn *c, int error)
 		c->addr = c->addr->ai_next;
 	}
 	if (c->fd < 0 && error == EMFILE)
-		return lose(c, "too many connections: select() can watch descriptors below %d only, "
+		return lose(for_good(c), "too many connections: select() can watch descriptors below %d only, "
 		               "and a process may open so many at most", FD_SETSIZE);
 	if (c->fd < 0)
 		return lose(c, "cannot connect to %s port %d: %s", c->server, c->port, strerror(error));
@@ -468,6 +509,9 @@ static int start(struct conn *c)
 	int error;
 
 	c->state = CONNECTING;
+	c->ready_at = 0;
+	free(c->jid);
+	c->jid = NULL;
 	hints.ai_socktype = SOCK_STREAM;
 	snprintf(port, sizeof port, "%d", c->port);
 	error = getaddrinfo(c->server, port, &hints, &c->addrs);
@@ -817,7 +861,7 @@ static int answer_challenge(struct conn *c, struct xml_elem *e)
 	free(answer);
 	free(base64);
 	if (failed)
-		return lose(c, "bad challenge from the server: %s", error);
+		return lose(for_good(c), "bad challenge from the server: %s", error);
 	c->state = WAIT_SUCCESS;
 	return 0;
 }
@@ -864,7 +908,7 @@ static int check_success(struct conn *c, struct xml_elem *e)
 	free(final);
 	free(signature);
 	if (differ && c->scram.first) /* with PLAIN there is none */
-		return lose(c, "the server cannot prove that it knows our password");
+		return lose(for_good(c), "the server cannot prove that it knows our password");
 	return open_stream(c, WAIT_HEADER_AGAIN);
 }
 
@@ -890,7 +934,11 @@ static const char *text_of(const struct xml_elem *e, const char *ns)
  * No second try with another mechanism: that would be a downgrade. */
 static int login_refused(struct conn *c, struct xml_elem *e)
 {
-	return lose(c, "login refused: %s %s", condition_of(e, NS_SASL), text_of(e, NS_SASL));
+	const char *condition = condition_of(e, NS_SASL);
+
+	if (strcmp(condition, "temporary-auth-failure"))
+		for_good(c);
+	return lose(c, "login refused: %s %s", condition, text_of(e, NS_SASL));
 }
 
 /* --------------------------------------------------------------- Handshake */
@@ -922,7 +970,7 @@ static int no_mechanism(struct conn *c, const struct xml_elem *mechanisms)
 	for (m = mechanisms ? mechanisms->children : NULL; m && !failed; m = m->next)
 		failed = buffer_append(&b, " ", 1) || buffer_append(&b, m->text, strlen(m->text));
 	failed = failed || buffer_append(&b, "", 1);
-	lose(c, "no mechanism to log in with: we know SCRAM-SHA-1, and PLAIN where nobody can listen; "
+	lose(for_good(c), "no mechanism to log in with: we know SCRAM-SHA-1, and PLAIN where nobody can listen; "
 	        "the server offers%s", failed || b.end < 2 ? " none" : b.bytes);
 	buffer_free(&b);
 	return -1;
@@ -937,7 +985,7 @@ static int choose_mechanism(struct conn *c, struct xml_elem *e)
 	const struct xml_elem *tls = xml_child(e, "starttls", NS_TLS);
 
 	if (tls && (!mechanisms || xml_child(tls, "required", NS_TLS)))
-		return lose(c, "the server demands TLS: speak through a command that adds it (option -x)");
+		return lose(for_good(c), "the server demands TLS: speak through a command that adds it (option -x)");
 	if (offers(mechanisms, "SCRAM-SHA-1"))
 		return begin_scram(c);
 	if (offers(mechanisms, "PLAIN") && is_loopback(c))
@@ -966,6 +1014,7 @@ static int become_ready(struct conn *c)
 {
 	c->state = READY;
 	c->deadline = 0;
+	c->ready_at = now_ms();
 	if (say(c, "<presence/>"))
 		return -1;
 	if (c->x.on_ready)
@@ -1015,10 +1064,20 @@ static int take_session(struct conn *c, struct xml_elem *e)
 }
 
 /* S: <stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>...
- * In any state; RFC 6120 section 4.9. */
+ * In any state; RFC 6120 section 4.9. On a conflict another client has taken
+ * our place: if both came back they would throw each other out for ever. */
 static int stream_error(struct conn *c, struct xml_elem *e)
 {
-	return lose(c, "stream error: %s %s", condition_of(e, NS_STREAMS), text_of(e, NS_STREAMS));
+	static const char *const final[] = {
+		"conflict", "host-gone", "host-unknown", "not-authorized", "policy-violation", "unsupported-version"
+	};
+	const char *condition = condition_of(e, NS_STREAMS);
+	size_t i;
+
+	for (i = 0; i < sizeof final / sizeof *final; i++)
+		if (!strcmp(condition, final[i]))
+			for_good(c);
+	return lose(c, "stream error: %s %s", condition, text_of(e, NS_STREAMS));
 }
 
 /* ----------------------------------------------------------------- Stanzas */
@@ -1221,7 +1280,7 @@ static void parse(struct conn *c, const char *p, size_t n)
 		else if (e)
 			dispatch(c, e);
 		xml_free(e);
-	} while (event != XML_MORE && c->state != CLOSED);
+	} while (event != XML_MORE && c->fd >= 0);
 }
 
 static void receive(struct conn *c, char *buf)
@@ -1270,7 +1329,7 @@ static int64_t next_timer(const struct conn *c)
 {
 	int64_t t = earlier(c->deadline, c->wake);
 
-	if (c->state == CONNECTING)
+	if (c->state <= CONNECTING)
 		t = earlier(t, c->attempt);
 	return c->requests ? earlier(t, c->requests->deadline) : t;
 }
@@ -1282,7 +1341,7 @@ static void attend(struct conn *c)
 {
 	if (stopping)
 		xmpp_close(&c->x);
-	if (c->state == NEW)
+	if (c->state == WAITING && now_ms() >= c->attempt)
 		start(c);
 	if (c->state > CONNECTING && c->fd >= 0 && flush(c))
 		lose(c, "connection lost: %s", strerror(errno));
@@ -1292,7 +1351,7 @@ static void attend(struct conn *c)
 static int watch(const struct conn *c, fd_set *readable, fd_set *writable, int *max)
 {
 	if (c->fd < 0)
-		return 0;
+		return c->state == WAITING;
 	FD_SET(c->fd, readable);
 	if (c->state == CONNECTING || c->out.start < c->out.end)
 		FD_SET(c->fd, writable);
@@ -1307,7 +1366,7 @@ static void turn(struct conn *c, const fd_set *readable, const fd_set *writable,
 		connected(c);
 	else if (c->fd >= 0 && c->state != CONNECTING && FD_ISSET(c->fd, readable))
 		receive(c, buf);
-	if (c->fd >= 0)
+	if (c->state != CLOSED)
 		check_timers(c);
 }
 
@@ -1456,6 +1515,8 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	}
 	c->port = o->port ? o->port : 5222;
 	c->trace = o->trace;
+	c->reconnect = o->reconnect != 0;
+	c->attempt = after(o->start_after);
 	c->login_timeout = o->login_timeout ? o->login_timeout : LOGIN_TIMEOUT;
 	c->fd = -1;
 	c->request_tail = &c->requests;

@@ -104,8 +104,10 @@ struct xmpp_options {
 	const char *server;     /* name or address of the machine it runs on (host) */
 	int port;               /* (5222) */
 	const char *resource;   /* wanted (the server chooses) */
+	int reconnect;          /* come back when the connection is lost (no) */
+	long start_after;       /* ms from now to the first attempt to connect (0) */
 	FILE *trace;            /* where to print the wire, passwords masked (nowhere) */
-	long login_timeout;     /* ms from the first attempt to connect to ready (30,000) */
+	long login_timeout;     /* ms from the attempt to connect to ready (30,000) */
 };
 
 /* One account, logged in. A bot sets the handlers it wants. Elements belong to
@@ -115,16 +117,21 @@ struct xmpp {
 	void (*on_ready)(struct xmpp *);                              /* logged in, presence sent */
 	void (*on_message)(struct xmpp *, const struct xml_elem *);   /* of any type, also error */
 	void (*on_presence)(struct xmpp *, const struct xml_elem *);
-	void (*on_close)(struct xmpp *, const char *reason); /* once: over; NULL if we wanted it */
+	void (*on_close)(struct xmpp *, const char *reason); /* over; NULL if we wanted it */
 	void (*on_wake)(struct xmpp *);                      /* see xmpp_wake_after() */
 	void *data;                                          /* the bot's own */
 };
 
-/* A connection that xmpp_run() will open. NULL and errno on failure. */
+/* A connection that xmpp_run() will open. NULL and errno on failure. With
+ * options.reconnect it comes back after each loss, as if it were new, but for
+ * the errors that another attempt cannot mend: a wrong password, say. */
 struct xmpp *xmpp_new(const struct xmpp_options *options);
 
+/* In on_close: in how many ms the next attempt will be made; -1: no more. */
+long xmpp_retry_in(const struct xmpp *x);
+
 /* The select() loop over n connections: opens those that are new and returns
- * when all are closed, or after xmpp_stop(). 0, or -1 and errno. A connection
+ * when all are closed for good, or after xmpp_stop(). 0, or -1 and errno. A connection
  * freed meanwhile becomes NULL in `conns`. */
 int xmpp_run(struct xmpp **conns, size_t n);
 

@@ -15,7 +15,9 @@
  *     presence: text   what it hears there: from whom, of which type, with which status codes
  *     answer: text     what came of it: result, error or nothing
  *     include FILE     the steps of another transcript come first
- *     reason: text     how the connection ends, for the client; nothing: as it wished
+ *     lost: text       how the connection ends, for the client, which will come back
+ *     reason: text     how it ends for good; nothing: as the client wished
+ *     again            the client has come back; what the {names} were is forgotten
  *     # text           a remark
  *
  * An indented line continues the one before it; a line break at a tag's end or
@@ -336,7 +338,7 @@ static void report(struct xmpp *x, const char *what, const char *text)
 
 static void report_close(struct xmpp *x, const char *reason)
 {
-	report(x, "reason", reason);
+	report(x, xmpp_retry_in(x) >= 0 ? "lost" : "reason", reason);
 }
 
 static void report_answer(struct xmpp *x, const struct xml_elem *answer, void *data)
@@ -387,6 +389,7 @@ static void be_client(const struct play *p, int port, int fd)
 
 	options.port = port;
 	options.login_timeout = p->timeout;
+	options.reconnect = 1;
 	sigaction(SIGTERM, &on_signal, NULL);
 	if (!freopen("/dev/null", "w", stdout))
 		_exit(3);
@@ -408,7 +411,7 @@ static void open_stage(struct play *p)
 {
 	struct sockaddr_in a = {0};
 	socklen_t n = sizeof a;
-	int fds[2], on = 1;
+	int fds[2];
 
 	a.sin_family = AF_INET;
 	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -427,28 +430,28 @@ static void open_stage(struct play *p)
 	}
 	close(fds[1]);
 	p->report_fd = fds[0];
-	p->peer = accept(p->listener, NULL, NULL);
-	if (p->peer < 0 || setsockopt(p->peer, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on))
-		die("accept");
+	p->peer = -1;
+}
+
+static void forget(struct play *p)
+{
+	while (p->var_count > 0)
+		free(p->vars[--p->var_count].value);
+	free(p->first);
+	free(p->challenge);
+	p->first = p->challenge = NULL;
+	buffer_free(&p->in);
 }
 
 static void close_stage(struct play *p)
 {
-	int i;
-
 	kill(p->child, SIGKILL);
 	waitpid(p->child, NULL, 0);
 	close(p->listener);
 	close(p->report_fd);
 	if (p->peer >= 0)
 		close(p->peer);
-	for (i = 0; i < p->var_count; i++)
-		free(p->vars[i].value);
-	free(p->first);
-	free(p->challenge);
-	p->first = p->challenge = NULL;
-	p->var_count = 0;
-	buffer_free(&p->in);
+	forget(p);
 }
 
 /* Waits for input on fd, PATIENCE long; -1 when there is none. */
@@ -463,6 +466,19 @@ static int wait_for(int fd)
 }
 
 /* ---------------------------------------------------------------- The steps */
+
+static int client_connects(struct play *p, const struct step *s)
+{
+	int on = 1;
+
+	if (p->peer >= 0)
+		close(p->peer);
+	forget(p);
+	p->peer = wait_for(p->listener) ? -1 : accept(p->listener, NULL, NULL);
+	if (p->peer < 0)
+		return complain(p, s, "the client does not connect", "");
+	return setsockopt(p->peer, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
 
 static int server_says(struct play *p, const struct step *s)
 {
@@ -545,20 +561,24 @@ static int play_step(struct play *p, const struct step *s)
 		return server_closes(p, s);
 	if (!strcmp(s->what, "stop"))
 		return kill(p->child, SIGTERM);
-	if (!strcmp(s->what, "reason") || !strcmp(s->what, "answer") || !strcmp(s->what, "presence"))
+	if (!strcmp(s->what, "again"))
+		return client_connects(p, s);
+	if (!strcmp(s->what, "reason") || !strcmp(s->what, "lost") || !strcmp(s->what, "answer") || !strcmp(s->what, "presence"))
 		return check_report(p, s);
 	return complain(p, s, "unknown step", s->what);
 }
 
 static int play(struct play *p)
 {
-	int i, failed = 0;
+	const char *last = p->count > 0 ? p->steps[p->count - 1].what : "";
+	int i, failed;
 
 	open_stage(p);
+	failed = client_connects(p, p->steps);
 	for (i = 0; i < p->count && !failed; i++)
 		failed = play_step(p, &p->steps[i]);
-	if (!failed && (p->count == 0 || strcmp(p->steps[p->count - 1].what, "reason")))
-		failed = complain(p, NULL, "the last line must be", "reason:");
+	if (!failed && strcmp(last, "reason") && strcmp(last, "lost"))
+		failed = complain(p, NULL, "the last line must be", "reason: or lost:");
 	close_stage(p);
 	return failed;
 }

@@ -211,6 +211,25 @@ fails() { # fails STATUS PATTERN COMMAND...
 	says "$pattern" "$tmp/stderr"
 }
 
+# Such a bot says what is wrong, tries again, and ends when it is told to.
+tries_again() { # tries_again PATTERN COMMAND...
+	pattern=$1
+	shift
+	: >"$tmp/stderr"
+	"$@" 2>"$tmp/stderr" &
+	pid=$!
+	remember $pid
+	wait_for 20 twice_in_stderr
+	kill $pid
+	wait_for 5 gone $pid || { echo "still running 5 s after SIGTERM"; return 1; }
+	forget $pid
+	status=$?
+	[ $status -eq 0 ] || echo "exit status $status"
+	says "$pattern" "$tmp/stderr" && twice_in_stderr && [ $status -eq 0 ]
+}
+
+twice_in_stderr() { [ "$(grep -c 'trying again in' "$tmp/stderr")" -ge 2 ]; }
+
 group_cli() {
 	check "an unknown option" fails 2 '^usage: echobot' "$echobot" -Z
 	check "an argument too many" fails 2 '^usage: echobot' "$echobot" hello
@@ -218,8 +237,8 @@ group_cli() {
 	check "an empty port" fails 2 '^usage: echobot' "$echobot" -p ''
 	check "a port beyond 65535" fails 2 '^usage: echobot' "$echobot" -p 65536
 	# Port 1 is tcpmux, a service that nobody has run for decades.
-	check "connection refused" fails 1 '^echobot: .*port 1: .*refused' "$echobot" -p 1
-	check "an unknown host" fails 1 '^echobot: .*does-not-exist\.invalid' "$echobot" -t does-not-exist.invalid
+	check "connection refused" tries_again '^echobot: .*port 1: .*refused' "$echobot" -p 1
+	check "an unknown host" tries_again '^echobot: .*does-not-exist\.invalid' "$echobot" -t does-not-exist.invalid
 }
 
 # ----------------------------------------------------------------- Servers
@@ -383,10 +402,10 @@ test_switches() {
 	check "$what -T: the bot gives up" fails 1 'TLS' "$echobot" -p "$PORT"
 	check "$what -T: SIGTERM" stop_practice
 	check "$what -r: it starts" start_practice "$tmp/plain/server" -r
-	check "$what -r: the bot gives up" fails 1 'hung up\|connection lost' "$echobot" -p "$PORT"
+	check "$what -r: the bot tries again" tries_again 'hung up\|connection lost' "$echobot" -p "$PORT"
 	check "$what -r: SIGTERM" stop_practice
 	check "$what -n 2: it starts" start_practice "$tmp/plain/server" -n 2
-	check "$what -n 2: the bot gives up" fails 1 'hung up\|connection lost' "$echobot" -p "$PORT"
+	check "$what -n 2: the bot tries again" tries_again 'hung up\|connection lost' "$echobot" -p "$PORT"
 	check "$what -n 2: SIGTERM" stop_practice
 }
 
