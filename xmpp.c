@@ -61,16 +61,16 @@ enum {
 };
 
 enum state {
-	WAITING, CONNECTING, WAIT_HEADER, WAIT_FEATURES, WAIT_CHALLENGE, WAIT_SUCCESS,
+	WAITING, CONNECTING, WAIT_HEADER, WAIT_FEATURES, WAIT_ACCOUNT, WAIT_CHALLENGE, WAIT_SUCCESS,
 	WAIT_HEADER_AGAIN, WAIT_BIND_FEATURES, WAIT_BIND, WAIT_SESSION,
 	READY, CLOSING, CLOSED
 };
 
 /* What a state waits for, for people. */
 static const char *const awaited[] = {
-	"the next attempt", "the connection", "the stream header", "the stream features", "a SASL challenge",
-	"the SASL result", "the second stream header", "the second stream features",
-	"the bound resource", "the session", "stanzas", "the end of the stream", "nothing"
+	"the next attempt", "the connection", "the stream header", "the stream features", "the new account",
+	"a SASL challenge",
+	"the SASL result", "the second stream header", "the second stream features", "the bound resource", "the session", "stanzas", "the end of the stream", "nothing"
 };
 
 struct request {
@@ -111,7 +111,9 @@ struct conn {
 	struct xmlstream *xs;
 	uint64_t fed;           /* bytes given to it since the stream began */
 	struct buffer out;      /* bytes not yet written */
+	int (*begin_login)(struct conn *); /* with the mechanism that was chosen */
 	struct scram scram;
+	char create;            /* the account, if there is none */
 	char wants_session;     /* the server insists on it */
 	char *jid;              /* full, once bound */
 	struct request *requests, **request_tail; /* oldest first */
@@ -298,6 +300,22 @@ static int queue(struct conn *c, const char *format, ...)
 	va_start(ap, format);
 	failed = queue_v(c, format, ap);
 	va_end(ap);
+	return failed;
+}
+
+/* The same with two strings, the second of which the trace does not show. */
+static int queue_secret(struct conn *c, const char *format, const char *text, const char *secret)
+{
+	size_t before = c->out.end - c->out.start;
+	FILE *trace_to = c->trace;
+	int failed = queue(c, format, text, "****");
+
+	if (failed)
+		return -1;
+	c->out.end = c->out.start + before;
+	c->trace = NULL;
+	failed = queue(c, format, text, secret);
+	c->trace = trace_to;
 	return failed;
 }
 
@@ -871,10 +889,8 @@ static int answer_challenge(struct conn *c, struct xml_elem *e)
  * RFC 4616. */
 static int begin_plain(struct conn *c)
 {
-	static const char masked[] = "<auth xmlns='" NS_SASL "' mechanism='PLAIN'>****</auth>";
 	size_t user = strlen(c->user), password = strlen(c->password);
 	char *plain = calloc(1, user + password + 2), *base64 = NULL;
-	FILE *trace_to = c->trace;
 	int failed;
 
 	if (plain) {
@@ -883,10 +899,7 @@ static int begin_plain(struct conn *c)
 		base64 = base64_encode(plain, user + password + 2);
 	}
 	c->state = WAIT_SUCCESS;
-	trace(c, 'C', masked, sizeof masked - 1, 1);
-	c->trace = NULL;
-	failed = !base64 || queue(c, "<auth xmlns='" NS_SASL "' mechanism='PLAIN'>%s</auth>", base64);
-	c->trace = trace_to;
+	failed = !base64 || queue_secret(c, "<auth xmlns='" NS_SASL "' mechanism='%s'>%s</auth>", "PLAIN", base64);
 	free(plain);
 	free(base64);
 	return failed ? lose(c, "out of memory") : 0;
@@ -976,6 +989,35 @@ static int no_mechanism(struct conn *c, const struct xml_elem *mechanisms)
 	return -1;
 }
 
+/* Is this the result of our iq with that id? An error of type wait may pass,
+ * the others do not; RFC 6120 section 8.3.2. */
+static int is_result(struct conn *c, const struct xml_elem *e, const char *id)
+{
+	const char *its_id = xml_get(e, "id"), *type = xml_get(e, "type");
+	const struct xml_elem *error = xml_child(e, "error", NULL);
+
+	if (its_id && !strcmp(its_id, id) && type && !strcmp(type, "result"))
+		return 1;
+	if (error && xml_get(error, "type") && strcmp(xml_get(error, "type"), "wait"))
+		for_good(c);
+	lose(c, "the server refused to %s: %s", id, condition_of(error, NS_STANZAS));
+	return 0;
+}
+
+/* C: <iq type='set' id='register'><query xmlns='jabber:iq:register'>
+ *      <username>user</username><password>...</password></query></iq>
+ * XEP-0077 section 3.1: in-band registration, before the login. */
+static int create_account(struct conn *c)
+{
+	if (!is_loopback(c))
+		return lose(for_good(c), "an account can be created only where nobody can listen");
+	c->state = WAIT_ACCOUNT;
+	if (queue_secret(c, "<iq type='set' id='register'><query xmlns='jabber:iq:register'><username>%s</username>"
+	                    "<password>%s</password></query></iq>", c->user, c->password))
+		return lose(c, "out of memory");
+	return 0;
+}
+
 /* S: <stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
  *      <mechanism>SCRAM-SHA-1</mechanism>...</mechanisms></stream:features>
  * RFC 6120 section 6.4.1. */
@@ -987,10 +1029,24 @@ static int choose_mechanism(struct conn *c, struct xml_elem *e)
 	if (tls && (!mechanisms || xml_child(tls, "required", NS_TLS)))
 		return lose(for_good(c), "the server demands TLS: speak through a command that adds it (option -x)");
 	if (offers(mechanisms, "SCRAM-SHA-1"))
-		return begin_scram(c);
-	if (offers(mechanisms, "PLAIN") && is_loopback(c))
-		return begin_plain(c);
-	return no_mechanism(c, mechanisms);
+		c->begin_login = begin_scram;
+	else if (offers(mechanisms, "PLAIN") && is_loopback(c))
+		c->begin_login = begin_plain;
+	else
+		return no_mechanism(c, mechanisms);
+	return c->create ? create_account(c) : c->begin_login(c);
+}
+
+/* S: <iq type='result' id='register'/>
+ * S: <iq type='error' id='register'><error type='cancel'><conflict xmlns='...'/></error></iq>
+ * The second: there is such an account already, and that will do. */
+static int take_account(struct conn *c, struct xml_elem *e)
+{
+	const char *condition = condition_of(xml_child(e, "error", NULL), NS_STANZAS);
+
+	if (!strcmp(condition, "conflict"))
+		return c->begin_login(c);
+	return is_result(c, e, "register") ? c->begin_login(c) : -1;
 }
 
 /* S: <stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>...
@@ -1020,18 +1076,6 @@ static int become_ready(struct conn *c)
 	if (c->x.on_ready)
 		c->x.on_ready(&c->x);
 	return 0;
-}
-
-/* Is this the result of our iq with that id? */
-static int is_result(struct conn *c, const struct xml_elem *e, const char *id)
-{
-	const char *its_id = xml_get(e, "id"), *type = xml_get(e, "type");
-
-	if (!its_id || strcmp(its_id, id) || !type || strcmp(type, "result")) {
-		lose(c, "the server refused to %s: %s", id, condition_of(xml_child(e, "error", NULL), NS_STANZAS));
-		return 0;
-	}
-	return 1;
 }
 
 static int take_iq(struct conn *c, struct xml_elem *e);
@@ -1217,6 +1261,7 @@ static const struct row {
 } table[] = {
 	{WAIT_HEADER,        "stream",    NS_STREAM, take_header},
 	{WAIT_FEATURES,      "features",  NS_STREAM, choose_mechanism},
+	{WAIT_ACCOUNT,       "iq",        NS_CLIENT, take_account},
 	{WAIT_CHALLENGE,     "challenge", NS_SASL,   answer_challenge},
 	{WAIT_CHALLENGE,     "failure",   NS_SASL,   login_refused},
 	{WAIT_SUCCESS,       "success",   NS_SASL,   check_success},
@@ -1515,6 +1560,7 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	}
 	c->port = o->port ? o->port : 5222;
 	c->trace = o->trace;
+	c->create = o->create != 0;
 	c->reconnect = o->reconnect != 0;
 	c->attempt = after(o->start_after);
 	c->login_timeout = o->login_timeout ? o->login_timeout : LOGIN_TIMEOUT;

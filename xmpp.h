@@ -104,6 +104,7 @@ struct xmpp_options {
 	const char *server;     /* name or address of the machine it runs on (host) */
 	int port;               /* (5222) */
 	const char *resource;   /* wanted (the server chooses) */
+	int create;             /* make the account first, if there is none (no); XEP-0077 */
 	int reconnect;          /* come back when the connection is lost (no) */
 	long start_after;       /* ms from now to the first attempt to connect (0) */
 	FILE *trace;            /* where to print the wire, passwords masked (nowhere) */

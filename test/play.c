@@ -11,6 +11,7 @@
  *     stop             the client is told to end (SIGTERM)
  *     timeout 200      ms that the client has to log in (before any S: or C:)
  *     ask JID          once logged in, the client asks it (or, without one, its account) for a ping (before any S: or C:)
+ *     create           the client makes its account, if there is none (before any S: or C:)
  *     join ROOM NICK   once logged in, the client enters a room (before any S: or C:)
  *     presence: text   what it hears there: from whom, of which type, with which status codes
  *     answer: text     what came of it: result, error or nothing
@@ -52,6 +53,7 @@ struct play {
 	struct { char name[20]; char *value; } vars[MAX_VARS];
 	int var_count;
 	long timeout;           /* of the client's login, ms */
+	int create;             /* the account, if there is none */
 	char *ask;              /* whom it asks for a ping, or NULL */
 	char *join;             /* the room that it enters, and behind a space the nick, or NULL */
 	size_t chunk;           /* bytes sent at once */
@@ -131,6 +133,10 @@ static void add_step(struct play *p, char *line, int number)
 	}
 	if (!strncmp(line, "timeout ", 8)) {
 		p->timeout = strtol(text, NULL, 10);
+		return;
+	}
+	if (!strcmp(line, "create")) {
+		p->create = 1;
 		return;
 	}
 	if (n == 3 && !strncmp(line, "ask", 3)) {
@@ -390,6 +396,7 @@ static void be_client(const struct play *p, int port, int fd)
 	options.port = port;
 	options.login_timeout = p->timeout;
 	options.reconnect = 1;
+	options.create = p->create;
 	sigaction(SIGTERM, &on_signal, NULL);
 	if (!freopen("/dev/null", "w", stdout))
 		_exit(3);
