@@ -3,10 +3,13 @@
 CFLAGS = -O2 -Wall -Wextra -pedantic
 LIB = xmpp.c xmlstream.c
 
-all: echobot
+all: echobot jumperbot
 
 echobot: echobot.c $(LIB) xmpp.h
 	$(CC) $(CFLAGS) -o $@ echobot.c $(LIB)
+
+jumperbot: jumperbot.c $(LIB) xmpp.h
+	$(CC) $(CFLAGS) -o $@ jumperbot.c $(LIB)
 
 test:
 	sh test/run_tests.sh
@@ -15,6 +18,6 @@ demo:
 	sh test/demo.sh
 
 clean:
-	rm -f echobot
+	rm -f echobot jumperbot
 
 .PHONY: all test demo clean

@@ -94,6 +94,7 @@ struct conn {
 	char *user, *password, *host, *server, *resource; /* own copies */
 	int port;
 	FILE *trace;
+	char *trace_name;       /* "" or "(name)" */
 	char traced;            /* 'C' or 'S' when a trace line is unfinished, else 0 */
 	long login_timeout;
 
@@ -196,7 +197,7 @@ static void trace(struct conn *c, char who, const char *p, size_t n, int whole)
 	if (c->traced && c->traced != who)
 		putc('\n', c->trace);
 	if (c->traced != who)
-		fprintf(c->trace, "%c: ", who);
+		fprintf(c->trace, "%c%s: ", who, c->trace_name);
 	while (p < end) {
 		n = control(p, (size_t)(end - p));
 		if (n > 0)
@@ -1423,6 +1424,7 @@ static void destroy(struct conn *c)
 	free(c->host);
 	free(c->server);
 	free(c->resource);
+	free(c->trace_name);
 	free(c->jid);
 	free(c);
 }
@@ -1552,8 +1554,9 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	c->host = print("%s", o->host);
 	c->server = print("%s", o->server ? o->server : o->host);
 	c->resource = print("%s", o->resource ? o->resource : "");
+	c->trace_name = print(o->trace_name ? "(%s)" : "", o->trace_name);
 	c->xs = xmlstream_new(0);
-	if (!c->user || !c->password || !c->host || !c->server || !c->resource || !c->xs) {
+	if (!c->trace_name || !c->user || !c->password || !c->host || !c->server || !c->resource || !c->xs) {
 		destroy(c);
 		errno = ENOMEM;
 		return NULL;

@@ -108,6 +108,7 @@ struct xmpp_options {
 	int reconnect;          /* come back when the connection is lost (no) */
 	long start_after;       /* ms from now to the first attempt to connect (0) */
 	FILE *trace;            /* where to print the wire, passwords masked (nowhere) */
+	const char *trace_name; /* C(name): and S(name): stand there, where several share it (C: and S:) */
 	long login_timeout;     /* ms from the attempt to connect to ready (30,000) */
 };
 

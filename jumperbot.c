@@ -1,0 +1,912 @@
+/* jumperbot.c - bots that hop between chat rooms and talk: how many of them can
+ * a server take?
+ *
+ *     ./jumperbot -n 200 -r 20 -m
+ *
+ * The problem. Proactive bots, thousands of them: nobody calls them, each does
+ * something of its own accord now and then. And select() can watch a thousand
+ * descriptors, not more.
+ *
+ * So a bot is a place and a timer: on_wake says what to do next, depending on
+ * where it is. A thousand bots share a process; for more of them there are more
+ * processes, which do nothing but count, and tell their counts to the first one
+ * through a pipe. The parts:
+ *
+ *     the counts   what is measured
+ *     the bot      a handler for each thing that may happen to it
+ *     the crowd    a thousand bots, one loop
+ *     the monitor  what people see of it
+ *     main         options, and one process or several */
+#define _POSIX_C_SOURCE 200809L
+#include "xmpp.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NS_MUC_USER  "http://jabber.org/protocol/muc#user"
+#define NS_MUC_OWNER "http://jabber.org/protocol/muc#owner"
+#define NS_STANZAS   "urn:ietf:params:xml:ns:xmpp-stanzas"
+
+enum {
+	JOIN_TIMEOUT = 30000,   /* ms for a room to let us in, or out, or to repeat what we said */
+	GRACE = 1000,           /* ms at the end, for what was said to come back */
+	RETRY = 2000,           /* ms at most until we try another room */
+	MAX_SLOW = 60000,       /* ms more between phrases, where the server wants us to slow down */
+	MAX_NICKS = 10,         /* that may be taken, before we try another room */
+	TICK = 1000000,         /* us from one report to the next */
+	MAX_LAG = 50,           /* ms: later than that, and the figures are ours, not the server's */
+	SPARE = 24,             /* descriptors of a process that are not for bots */
+	JID_SIZE = 1100         /* bytes of the address of a room or of somebody in it */
+};
+
+static const char *const phrases[] = {
+	"Good morning, everybody!", "Has anyone seen my towel?", "I would rather be sailing.",
+	"It works on my machine.", "The answer is in the manual.", "Never trust a quiet server.",
+	"Tea or coffee?", "That <tag> was never closed.", "Who left the window open?",
+	"I have read about this room.", "What a lovely stream.", "Bread & butter for all!",
+	"Is this the line for the museum?", "My other bot is a toaster.", "Let us count the stars tonight.",
+	"To hop or not to hop?", "The cat sat on the keyboard.", "Seven is a fine number.",
+	"I forgot what I wanted to say.", "Does this train stop at the library?", "Rain is only confetti.",
+	"Somebody said \"hello\", I think.", "Every byte counts.", "An owl told me so.",
+	"Please mind the gap.", "The chess club meets at six.", "I am not a robot. Well, I am.",
+	"Schöne Grüße!", "This is my favourite room.", "Until next time!"
+};
+
+/* -------------------------------------------------------------- The counts */
+
+enum mishap { LOST, REFUSED, NO_ENTRY, THROWN_OUT, THROTTLED, BOUNCED, UNANSWERED, UNHEARD, REPEATED, MISHAPS };
+
+static const char *const mishap_names[] = {
+	"lost",         /* connections, whatever the reason; they come back */
+	"refused",      /* logins, for good */
+	"no_entry",     /* rooms that would not have us */
+	"thrown_out",   /* of a room: kicked, room destroyed, silently forgotten */
+	"throttled",    /* told to slow down */
+	"bounced",      /* phrases that came back as an error */
+	"unanswered",   /* joins and leaves that the room never confirmed */
+	"unheard",      /* phrases that never came back */
+	"repeated"      /* phrases that came back twice */
+};
+
+enum { TIMES = 96 };
+
+/* What a process counts, and what it writes to its pipe each second. A write
+ * of up to 512 bytes (_POSIX_PIPE_BUF) happens as a whole, or not at all. */
+struct counts {
+	uint64_t sent, received; /* phrases said, messages of all heard */
+	uint32_t heard;          /* own phrases that came back */
+	uint32_t running, logged_in, in_room; /* bots, now */
+	uint32_t entered, entered_after; /* bots that have been in a room; ms until the last one was */
+	uint32_t lag;            /* ms: how late the loop was, at worst, since the last report */
+	uint32_t longest;        /* us: the longest round trip */
+	uint32_t mishaps[MISHAPS];
+	uint32_t times[TIMES];   /* round trips, by length: four classes for each doubling of 1 us */
+};
+
+typedef char counts_fit_a_pipe[sizeof(struct counts) <= _POSIX_PIPE_BUF ? 1 : -1];
+
+static int64_t now_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static void raise_to(uint32_t *max, int64_t value)
+{
+	if (value > *max)
+		*max = value < UINT32_MAX ? (uint32_t)value : UINT32_MAX;
+}
+
+/* Class 4k + m is for times from (4 + m) * 2^k / 4 us on. */
+static void count_time(struct counts *c, int64_t us)
+{
+	int64_t t = us > 0 ? us * 4 : 4;
+	int k = 0;
+
+	raise_to(&c->longest, us);
+	for (; t >= 8; t /= 2)
+		k++;
+	k = 4 * k + (int)t - 4;
+	c->times[k < TIMES ? k : TIMES - 1]++;
+}
+
+/* The time in ms that `part` of all round trips did not exceed; 0 without any. */
+static double percentile(const struct counts *c, double part)
+{
+	uint64_t all = 0, n = 0;
+	int64_t us;
+	int i;
+
+	for (i = 0; i < TIMES; i++)
+		all += c->times[i];
+	for (i = 0; i < TIMES - 1 && (double)(n += c->times[i]) < part * (double)all; i++)
+		;
+	us = (5 + i % 4) * (int64_t)(1 << i / 4) / 4;
+	return all == 0 ? 0 : (double)(us < c->longest ? us : c->longest) / 1000;
+}
+
+/* ----------------------------------------------------------------- The bot */
+
+enum place { OFFLINE, OUTSIDE, ENTERING, INSIDE, LEAVING };
+
+struct bot {
+	struct xmpp *x;
+	struct crowd *crowd;
+	int number;
+	uint32_t random;        /* the state of its own dice: its choices do not depend on others' */
+	enum place place;
+	int room;               /* where it is, or was last */
+	int nick;               /* how many of its nicks were taken here */
+	int phrases;            /* that it still wants to say here */
+	long slow;              /* ms more between phrases */
+	unsigned said, heard;   /* the number of its last phrase, and of the last that came back */
+	int64_t due;            /* us: when it ought to be woken */
+	char entered;           /* it has been in a room */
+};
+
+/* What main() was asked for, and the share of one process in it. */
+struct crowd {
+	struct xmpp_options options;
+	int bots, first, rooms, rate, faster, seconds, listen, monitor;
+	uint32_t seed;
+	int64_t start;          /* us */
+	struct counts *counts;  /* of this process */
+	int64_t awaited;        /* phrases that were said here, and have not come back */
+	char ending;            /* nobody says any more */
+	struct share *shares;
+	int share_count;
+	struct counts shown;    /* the sum of all, when it was shown last */
+	int64_t shown_at;       /* us */
+};
+
+/* Bots that share a process of their own, or all of them in this one. */
+struct share {
+	struct counts counts;   /* as last reported, where it is another process */
+	int from, n;            /* the first bot, and how many */
+	pid_t pid;
+	int fd;                 /* this process' end of the pipe; -1: there is none (any more) */
+};
+
+/* 0 to n - 1 (Marsaglia's xorshift). */
+static int roll(struct bot *b, int n)
+{
+	b->random ^= b->random << 13;
+	b->random ^= b->random >> 17;
+	b->random ^= b->random << 5;
+	return (int)(b->random % (uint32_t)n);
+}
+
+static void wake_after(struct bot *b, long ms)
+{
+	b->due = now_us() + (int64_t)ms * 1000;
+	xmpp_wake_after(b->x, ms);
+}
+
+/* Until the next phrase. With -i 0 it is the answer that wakes us. */
+static void wait_a_while(struct bot *b)
+{
+	long ms = 5000 + roll(b, 9001);
+
+	wake_after(b, b->slow + (b->crowd->faster ? ms / b->crowd->faster : JOIN_TIMEOUT));
+}
+
+static const char *room_jid(const struct bot *b, char jid[JID_SIZE])
+{
+	snprintf(jid, JID_SIZE, "bot_room_%d@conference.%s", b->room, b->crowd->options.host);
+	return jid;
+}
+
+static const char *nick_of(const struct bot *b, char nick[40])
+{
+	snprintf(nick, 40, b->nick ? "jumperbot_%d_%d" : "jumperbot_%d", b->number, b->nick);
+	return nick;
+}
+
+static void enter(struct bot *b)
+{
+	char room[JID_SIZE], nick[40];
+
+	b->place = ENTERING;
+	xmpp_join(b->x, room_jid(b, room), nick_of(b, nick));
+	wake_after(b, JOIN_TIMEOUT);
+}
+
+/* To another room, any but this. */
+static void jump(struct bot *b)
+{
+	int rooms = b->crowd->rooms;
+
+	b->room = rooms > 1 ? (b->room + 1 + roll(b, rooms - 1)) % rooms : 0;
+	b->nick = 0;
+	enter(b);
+}
+
+/* It is in its room no more: nothing comes back now. */
+static void step_out(struct bot *b, enum place place)
+{
+	struct counts *c = b->crowd->counts;
+
+	if (b->place == INSIDE || b->place == LEAVING)
+		c->in_room--;
+	if (!b->crowd->ending)
+		c->mishaps[UNHEARD] += b->said - b->heard;
+	b->crowd->awaited -= b->said - b->heard;
+	b->heard = b->said;
+	b->place = place;
+}
+
+static void leave(struct bot *b)
+{
+	char room[JID_SIZE], nick[40];
+
+	b->place = LEAVING;
+	xmpp_leave(b->x, room_jid(b, room), nick_of(b, nick));
+	wake_after(b, JOIN_TIMEOUT);
+}
+
+/* C: <message to='bot_room_3@conference.localhost' type='groupchat' id='7.12.5d1'>
+ *      <body>Tea or coffee?</body></message>
+ * In the id: which bot, its how manieth phrase, and the time. The room tells
+ * everybody what was said, also us, and keeps the id: XEP-0045 section 7.4. */
+static void speak(struct bot *b)
+{
+	const char *phrase = phrases[roll(b, sizeof phrases / sizeof *phrases)];
+	char room[JID_SIZE], id[60];
+
+	if (b->phrases-- == 0) {
+		leave(b);
+		return;
+	}
+	if (!b->crowd->listen && !b->crowd->ending) {
+		snprintf(id, sizeof id, "%d.%u.%llx", b->number, b->said + 1, (unsigned long long)now_us());
+		if (!xmpp_send(b->x, "<message to='%s' type='groupchat' id='%r'><body>%s</body></message>",
+		               room_jid(b, room), id, phrase)) {
+			b->said++;
+			b->crowd->counts->sent++;
+			b->crowd->awaited++;
+		}
+	}
+	wait_a_while(b);
+}
+
+static void on_ready(struct xmpp *x)
+{
+	struct bot *b = x->data;
+
+	b->crowd->counts->logged_in++;
+	b->place = OUTSIDE;
+	jump(b);
+}
+
+/* The timer: it is time for the next thing, or for what did not happen. */
+static void on_wake(struct xmpp *x)
+{
+	struct bot *b = x->data;
+
+	raise_to(&b->crowd->counts->lag, (now_us() - b->due) / 1000);
+	if (b->place == INSIDE) {
+		speak(b);
+		return;
+	}
+	if (b->place == ENTERING || b->place == LEAVING) {
+		b->crowd->counts->mishaps[UNANSWERED]++;
+		leave(b); /* for the case that we are in, after all */
+		step_out(b, OUTSIDE);
+	}
+	jump(b);
+}
+
+static void ignore_answer(struct xmpp *x, const struct xml_elem *answer, void *data)
+{
+	(void)x, (void)answer, (void)data;
+}
+
+static int is_type(const struct xml_elem *e, const char *type)
+{
+	const char *its = xml_get(e, "type");
+
+	return its && !strcmp(its, type);
+}
+
+/* <x xmlns='http://jabber.org/protocol/muc#user'>...<status code='110'/></x>
+ * XEP-0045 section 15.6. */
+static int has_status(const struct xml_elem *presence, const char *code)
+{
+	const struct xml_elem *x = xml_child(presence, "x", NS_MUC_USER), *e;
+
+	for (e = x ? x->children : NULL; e; e = e->next)
+		if (!strcmp(e->name, "status") && xml_get(e, "code") && !strcmp(xml_get(e, "code"), code))
+			return 1;
+	return 0;
+}
+
+/* S: <presence from='bot_room_3@conference.localhost/jumperbot_7'><x ...>...<status code='110'/></x></presence>
+ * We are in. With status 201 the room is new, and locked until we say that it
+ * is as it should be (XEP-0045 section 10.1.2):
+ * C: <iq type='set' ...><query xmlns='http://jabber.org/protocol/muc#owner'>
+ *      <x xmlns='jabber:x:data' type='submit'/></query></iq> */
+static void entered(struct bot *b, const struct xml_elem *presence)
+{
+	struct counts *c = b->crowd->counts;
+	char room[JID_SIZE];
+
+	if (has_status(presence, "201"))
+		xmpp_request(b->x, "set", room_jid(b, room), "<query xmlns='" NS_MUC_OWNER "'>"
+		             "<x xmlns='jabber:x:data' type='submit'/></query>", ignore_answer, NULL);
+	b->place = INSIDE;
+	b->phrases = 5 + roll(b, 5);
+	c->in_room++;
+	if (!b->entered) {
+		b->entered = 1;
+		c->entered++;
+		raise_to(&c->entered_after, (now_us() - b->crowd->start) / 1000);
+	}
+	if (b->crowd->faster)
+		wait_a_while(b);
+	else
+		wake_after(b, b->slow);
+}
+
+/* What an error asks for. Of type wait, or policy-violation: be quiet for a
+ * while, and then for twice that (RFC 6120 section 8.3). */
+static void heed_error(struct bot *b, const struct xml_elem *e, enum mishap otherwise)
+{
+	const struct xml_elem *error = xml_child(e, "error", NULL);
+	int slow_down = (error && is_type(error, "wait")) || xml_child(error, "policy-violation", NS_STANZAS);
+
+	b->crowd->counts->mishaps[slow_down ? THROTTLED : otherwise]++;
+	if (slow_down)
+		b->slow = 2 * b->slow + 1000 < MAX_SLOW ? 2 * b->slow + 1000 : MAX_SLOW;
+}
+
+/* S: <presence from='...' type='error'><error type='cancel'><conflict xmlns='...'/></error></presence>
+ * The nick is taken. Or item-not-found: whoever opened the room has not yet
+ * unlocked it. Or else we are not welcome. XEP-0045 section 7.2. */
+static void not_entered(struct bot *b, const struct xml_elem *presence)
+{
+	const struct xml_elem *error = xml_child(presence, "error", NULL);
+
+	if (xml_child(error, "conflict", NS_STANZAS) && b->nick < MAX_NICKS) {
+		b->nick++;
+		enter(b);
+		return;
+	}
+	if (!xml_child(error, "item-not-found", NS_STANZAS))
+		heed_error(b, presence, NO_ENTRY);
+	b->place = OUTSIDE;
+	wake_after(b, b->slow + RETRY / 2 + roll(b, RETRY / 2));
+}
+
+static void on_presence(struct xmpp *x, const struct xml_elem *presence)
+{
+	struct bot *b = x->data;
+	const char *from = xml_get(presence, "from");
+	char me[JID_SIZE], nick[40];
+
+	if (b->place < ENTERING || !xmpp_same_account(from, room_jid(b, me)))
+		return;
+	if (is_type(presence, "error")) {
+		if (b->place == ENTERING)
+			not_entered(b, presence);
+		return;
+	}
+	snprintf(me + strlen(me), sizeof me - strlen(me), "/%s", nick_of(b, nick));
+	if (!has_status(presence, "110") && !xmpp_same_jid(from, me))
+		return;
+	if (!is_type(presence, "unavailable")) {
+		if (b->place == ENTERING)
+			entered(b, presence);
+	} else if (b->place == LEAVING) {
+		step_out(b, OUTSIDE);
+		jump(b);
+	} else if (b->place == INSIDE) {
+		b->crowd->counts->mishaps[THROWN_OUT]++;
+		step_out(b, OUTSIDE);
+		wake_after(b, RETRY / 2 + roll(b, RETRY / 2));
+	}
+}
+
+/* One of our phrases came back, well or as an error: its number and its time
+ * are in the id. Rooms keep the order. */
+static void came_back(struct bot *b, const struct xml_elem *message, unsigned number, int64_t sent_at)
+{
+	struct counts *c = b->crowd->counts;
+
+	if (number <= b->heard) {
+		c->mishaps[REPEATED]++;
+		return;
+	}
+	c->mishaps[UNHEARD] += number - b->heard - 1;
+	b->crowd->awaited -= number - b->heard;
+	b->heard = number;
+	if (is_type(message, "error")) {
+		heed_error(b, message, BOUNCED);
+		if (xml_child(xml_child(message, "error", NULL), "not-acceptable", NS_STANZAS)) {
+			c->mishaps[THROWN_OUT]++; /* and nobody told us */
+			step_out(b, OUTSIDE);
+		}
+		wake_after(b, b->slow + RETRY);
+		return;
+	}
+	c->heard++;
+	count_time(c, now_us() - sent_at);
+	b->slow /= 2;
+	if (!b->crowd->faster && b->place == INSIDE)
+		wake_after(b, b->slow);
+}
+
+/* S: <message from='bot_room_3@conference.localhost/jumperbot_7' type='groupchat' id='7.12.5d1'>...
+ * A delayed one is of old. */
+static void on_message(struct xmpp *x, const struct xml_elem *message)
+{
+	struct bot *b = x->data;
+	const char *id = xml_get(message, "id");
+	unsigned long number;
+	char *end, room[JID_SIZE];
+
+	if (xml_child(message, "delay", "urn:xmpp:delay") || !xmpp_same_account(xml_get(message, "from"), room_jid(b, room)))
+		return;
+	if (is_type(message, "groupchat"))
+		b->crowd->counts->received++;
+	if (!id || b->place < INSIDE || strtol(id, &end, 10) != b->number || *end != '.')
+		return;
+	number = strtoul(end + 1, &end, 10);
+	if (number <= b->said && *end == '.')
+		came_back(b, message, (unsigned)number, (int64_t)strtoull(end + 1, NULL, 16));
+}
+
+static void on_close(struct xmpp *x, const char *reason)
+{
+	struct bot *b = x->data;
+	struct counts *c = b->crowd->counts;
+	int comes_back = xmpp_retry_in(x) >= 0;
+
+	if (b->place != OFFLINE) {
+		c->logged_in--;
+		step_out(b, OFFLINE);
+	}
+	if (!comes_back)
+		c->running--;
+	if (reason && c->mishaps[comes_back ? LOST : REFUSED]++ && comes_back)
+		return; /* of the losses only the first one is told */
+	if (reason)
+		fprintf(stderr, "jumperbot_%d: %s%s\n", b->number, reason,
+		        comes_back ? " (and comes back; more of these are only counted)" : "");
+}
+
+/* --------------------------------------------------------------- The crowd */
+
+/* Set by signals. */
+static volatile sig_atomic_t interrupted;
+
+static void stop(int signal)
+{
+	(void)signal;
+	interrupted = 1;
+}
+
+/* The logins are spread over time: a storm of them would measure nothing but
+ * the storm. */
+static struct xmpp *make_bot(struct crowd *c, struct bot *b, int i)
+{
+	struct xmpp_options o = c->options;
+	char user[40];
+
+	b->crowd = c;
+	b->number = c->first + i;
+	b->random = (c->seed + (uint32_t)b->number) * 2654435769u | 1;
+	b->room = roll(b, c->rooms);
+	snprintf(user, sizeof user, "jumperbot_%d", b->number);
+	o.user = o.trace_name = user;
+	o.start_after = (long)((int64_t)i * 1000 / c->rate);
+	b->x = xmpp_new(&o);
+	if (!b->x)
+		return NULL;
+	b->x->data = b;
+	b->x->on_ready = on_ready;
+	b->x->on_message = on_message;
+	b->x->on_presence = on_presence;
+	b->x->on_wake = on_wake;
+	b->x->on_close = on_close;
+	c->counts->running++;
+	return b->x;
+}
+
+static void show(struct crowd *c);
+
+/* Tells what was counted so far. A pipe that is full, because the parent sleeps,
+ * takes nothing; the next report says it all. */
+static void report(struct crowd *c, struct share *s)
+{
+	if (s->fd < 0)
+		show(c);
+	else if (write(s->fd, &s->counts, sizeof s->counts) < 0)
+		return;
+	s->counts.lag = 0;
+}
+
+/* Turns the loop until all is over: by a signal, or at the end of -d, the bots
+ * fall silent, and leave when their last phrases have come back. */
+static long turn_until_end(struct crowd *c, struct share *s, struct xmpp **conns)
+{
+	int64_t next = c->start + TICK, end = c->seconds ? c->start + (int64_t)c->seconds * 1000000 : INT64_MAX, now;
+	long alive;
+
+	do {
+		now = now_us();
+		if ((interrupted || now >= end) && !c->ending) {
+			c->ending = 1;
+			end = now + (int64_t)GRACE * 1000;
+		}
+		if (c->ending && (c->awaited == 0 || now >= end)) {
+			xmpp_stop();
+			end = INT64_MAX;
+		}
+		if (now >= next) {
+			raise_to(&s->counts.lag, (now - next) / 1000);
+			report(c, s);
+			next = now + TICK;
+		}
+		alive = xmpp_turn(conns, (size_t)s->n, (long)((next < end ? next : end) - now) / 1000 + 1);
+	} while (alive > 0);
+	return alive;
+}
+
+/* Runs a share, in this process. Returns the exit status. */
+static int run_share(struct crowd *c, struct share *s)
+{
+	struct bot *bots = calloc((size_t)s->n, sizeof *bots);
+	struct xmpp **conns = calloc((size_t)s->n, sizeof *conns);
+	int i, failed = !bots || !conns;
+
+	c->counts = &s->counts;
+	for (i = 0; i < s->n && !failed; i++)
+		failed = !(conns[i] = make_bot(c, bots + i, s->from + i));
+	failed = failed || turn_until_end(c, s, conns) < 0;
+	if (failed)
+		perror("jumperbot");
+	for (i = 0; conns && i < s->n; i++)
+		xmpp_free(conns[i]);
+	free(conns);
+	free(bots);
+	if (s->fd >= 0) /* the last report must arrive: wait for it */
+		failed = fcntl(s->fd, F_SETFL, 0) || failed;
+	report(c, s);
+	return failed;
+}
+
+/* Starts a process for a share. Returns 0 there, and 1 here; -1 on failure. */
+static int fork_share(struct crowd *c, struct share *s)
+{
+	int fds[2], i;
+
+	if (pipe(fds))
+		return -1;
+	s->pid = fork();
+	if (s->pid < 0)
+		return -1;
+	s->fd = s->pid ? fds[0] : fds[1];
+	close(s->pid ? fds[1] : fds[0]);
+	if (s->pid)
+		return 1;
+	for (i = 0; c->shares + i < s; i++)
+		close(c->shares[i].fd); /* what is said there is not for us */
+	return fcntl(s->fd, F_SETFL, O_NONBLOCK);
+}
+
+/* As many bots as descriptors allow: select() watches those below FD_SETSIZE. */
+static long bots_per_process(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l))
+		return -1;
+	if (l.rlim_cur < FD_SETSIZE) {
+		l.rlim_cur = l.rlim_max < FD_SETSIZE ? l.rlim_max : FD_SETSIZE;
+		if (setrlimit(RLIMIT_NOFILE, &l) || getrlimit(RLIMIT_NOFILE, &l))
+			return -1;
+	}
+	return (l.rlim_cur < FD_SETSIZE ? (long)l.rlim_cur : FD_SETSIZE) - SPARE;
+}
+
+/* Gives each process its share; 0, or -1. */
+static int divide(struct crowd *c)
+{
+	long most = bots_per_process();
+	int i;
+
+	c->share_count = most > 0 ? (int)((c->bots + most - 1) / most) : INT_MAX;
+	if (c->share_count > most) {
+		fprintf(stderr, "jumperbot: the limit of open files (ulimit -n) is too low for %d bots\n", c->bots);
+		return -1;
+	}
+	c->shares = calloc((size_t)c->share_count, sizeof *c->shares);
+	if (!c->shares) {
+		perror("jumperbot");
+		return -1;
+	}
+	for (i = 0; i < c->share_count; i++) {
+		c->shares[i].fd = -1;
+		c->shares[i].from = (int)((int64_t)c->bots * i / c->share_count);
+		c->shares[i].n = (int)((int64_t)c->bots * (i + 1) / c->share_count) - c->shares[i].from;
+	}
+	return 0;
+}
+
+/* ------------------------------------------------------------- The monitor */
+
+static void add_up(const struct crowd *c, struct counts *sum)
+{
+	const struct counts *s;
+	int i, k;
+
+	memset(sum, 0, sizeof *sum);
+	for (i = 0; i < c->share_count; i++) {
+		s = &c->shares[i].counts;
+		sum->sent += s->sent;
+		sum->received += s->received;
+		sum->heard += s->heard;
+		sum->running += s->running;
+		sum->logged_in += s->logged_in;
+		sum->in_room += s->in_room;
+		sum->entered += s->entered;
+		raise_to(&sum->entered_after, s->entered_after);
+		raise_to(&sum->lag, s->lag);
+		raise_to(&sum->longest, s->longest);
+		for (k = 0; k < MISHAPS; k++)
+			sum->mishaps[k] += s->mishaps[k];
+		for (k = 0; k < TIMES; k++)
+			sum->times[k] += s->times[k];
+	}
+}
+
+/* One line: how many are where, and how fast they talk since the last line. */
+static void print_line(struct crowd *c, const struct counts *sum, int64_t now)
+{
+	double seconds = (double)(now - c->shown_at) / 1e6;
+	struct counts recent = *sum;
+	int i;
+
+	for (i = 0; i < TIMES; i++)
+		recent.times[i] -= c->shown.times[i];
+	printf("%4d s: %u running, %u logged in, %u in a room; %.0f/s said, %.0f/s heard; "
+	       "round trip %.1f ms (99%%: %.1f, ever: %.1f)", (int)((now - c->start) / 1000000),
+	       sum->running, sum->logged_in, sum->in_room, (double)(sum->sent - c->shown.sent) / seconds,
+	       (double)(sum->received - c->shown.received) / seconds,
+	       percentile(&recent, 0.5), percentile(&recent, 0.99), sum->longest / 1000.0);
+	for (i = 0; i < MISHAPS; i++)
+		if (sum->mishaps[i])
+			printf("; %s %u", mishap_names[i], sum->mishaps[i]);
+	if (sum->lag > MAX_LAG)
+		printf("; these figures are too high by up to %u ms: jumperbot is late itself", sum->lag);
+}
+
+/* -m: a line that is renewed each second, or else, to be kept, one each ten. */
+static void show(struct crowd *c)
+{
+	int terminal = isatty(STDOUT_FILENO);
+	int64_t now = now_us();
+	struct counts sum;
+
+	add_up(c, &sum);
+	raise_to(&c->shown.lag, sum.lag);
+	if (!c->monitor || (!terminal && now - c->shown_at < 10 * TICK - TICK / 2))
+		return;
+	if (terminal)
+		printf("\r\033[K"); /* to the first column; clear what was there */
+	print_line(c, &sum, now);
+	if (!terminal)
+		putchar('\n');
+	fflush(stdout);
+	sum.lag = c->shown.lag;
+	c->shown = sum;
+	c->shown_at = now;
+}
+
+/* How it went, in lines that a shell can evaluate. Returns the exit status: did
+ * every bot get in? */
+static int summarize(struct crowd *c)
+{
+	struct counts sum;
+	int i;
+
+	show(c);
+	if (c->monitor && isatty(STDOUT_FILENO))
+		putchar('\n');
+	add_up(c, &sum);
+	printf("bots=%d\nentered=%u\n", c->bots, sum.entered);
+	if (sum.entered == (uint32_t)c->bots)
+		printf("all_in_ms=%u\n", sum.entered_after);
+	printf("seconds=%.1f\nsent=%llu\nheard=%u\nreceived=%llu\n", (double)(now_us() - c->start) / 1e6,
+	       (unsigned long long)sum.sent, sum.heard, (unsigned long long)sum.received);
+	printf("p50_ms=%.2f\np99_ms=%.2f\nmax_ms=%.2f\n", percentile(&sum, 0.5), percentile(&sum, 0.99), sum.longest / 1000.0);
+	for (i = 0; i < MISHAPS; i++)
+		printf("%s=%u\n", mishap_names[i], sum.mishaps[i]);
+	printf("lag_ms=%u\n", c->shown.lag);
+	return sum.entered == (uint32_t)c->bots ? 0 : 1;
+}
+
+/* The end of a process. One that dies leaves its last report, but for who was
+ * where; the others go on. */
+static void end_share(struct share *s)
+{
+	int status = 0;
+
+	close(s->fd);
+	s->fd = -1;
+	while (waitpid(s->pid, &status, 0) < 0 && errno == EINTR)
+		;
+	s->counts.running = s->counts.logged_in = s->counts.in_room = s->counts.lag = 0;
+	if (WIFSIGNALED(status))
+		fprintf(stderr, "jumperbot: the process with bots %d to %d died of signal %d\n",
+		        s->from, s->from + s->n - 1, WTERMSIG(status));
+}
+
+static void read_report(struct share *s)
+{
+	struct counts counts;
+	ssize_t n = read(s->fd, &counts, sizeof counts);
+
+	if (n == (ssize_t)sizeof counts)
+		s->counts = counts;
+	else if (n >= 0 || errno != EINTR)
+		end_share(s);
+}
+
+/* Waits for a report, TICK at most. Returns how many may still come. */
+static int await_reports(struct crowd *c)
+{
+	struct timeval tick = {TICK / 1000000, TICK % 1000000};
+	fd_set readable;
+	int i, max = -1, n = 0;
+
+	FD_ZERO(&readable);
+	for (i = 0; i < c->share_count; i++)
+		if (c->shares[i].fd >= 0) {
+			FD_SET(c->shares[i].fd, &readable);
+			max = c->shares[i].fd > max ? c->shares[i].fd : max;
+			n++;
+		}
+	if (n == 0 || select(max + 1, &readable, NULL, NULL, &tick) < 0)
+		return n;
+	for (i = 0; i < c->share_count; i++)
+		if (c->shares[i].fd >= 0 && FD_ISSET(c->shares[i].fd, &readable))
+			read_report(c->shares + i);
+	return n;
+}
+
+/* All that the first process does when others run the bots. */
+static void watch_shares(struct crowd *c)
+{
+	int64_t next = c->start + TICK;
+	int i;
+
+	while (await_reports(c) > 0) {
+		for (i = 0; interrupted && i < c->share_count; i++)
+			if (c->shares[i].fd >= 0)
+				kill(c->shares[i].pid, SIGTERM);
+		interrupted = 0;
+		if (now_us() >= next) {
+			show(c);
+			next += TICK;
+		}
+	}
+}
+
+/* -------------------------------------------------------------------- Main */
+
+static int usage(void)
+{
+	fputs("usage: jumperbot [-lmvR] [-n bots] [-f first] [-r rooms] [-t host] [-e server] [-p port]\n"
+	      "                 [-a logins] [-i factor] [-d seconds] [-s seed]\n"
+	      "  -n  how many bots (10): jumperbot_0, jumperbot_1, ...\n"
+	      "  -f  the number of the first one (0)\n"
+	      "  -r  how many rooms (10): bot_room_0@conference.HOST, ...\n"
+	      "  -t  XMPP host, behind the @ of the bots' addresses (localhost)\n"
+	      "  -e  machine that it runs on (the host)\n"
+	      "  -p  port (5222)\n"
+	      "  -a  logins per second, until all are in (50)\n"
+	      "  -i  talk so many times as often (1); 0: as fast as answers come back\n"
+	      "  -d  end after so many seconds (never)\n"
+	      "  -s  a number: with the same one, bots choose the same rooms and phrases\n"
+	      "  -l  only listen\n"
+	      "  -m  monitor: show how it goes\n"
+	      "  -v  show what goes over the wire\n"
+	      "  -R  register the accounts that do not exist\n"
+	      "The password is $XMPP_PASSWORD, or else jumperbot.\n", stderr);
+	return 2;
+}
+
+/* A number from min to max; 0, or -1. */
+static int read_number(const char *text, long min, long max, int *to)
+{
+	char *end;
+	long n = strtol(text, &end, 10);
+
+	if (end == text || *end || n < min || n > max)
+		return -1;
+	*to = (int)n;
+	return 0;
+}
+
+/* Reads the options; 0, or -1. */
+static int read_options(int argc, char **argv, struct crowd *c)
+{
+	int option, seed, failed = 0;
+
+	while (!failed && (option = getopt(argc, argv, "n:f:r:t:e:p:a:i:d:s:lmvR")) != -1) {
+		switch (option) {
+		case 'n': failed = read_number(optarg, 1, 1000000, &c->bots); break;
+		case 'f': failed = read_number(optarg, 0, 1000000000, &c->first); break;
+		case 'r': failed = read_number(optarg, 1, 1000000, &c->rooms); break;
+		case 't': c->options.host = optarg; break;
+		case 'e': c->options.server = optarg; break;
+		case 'p': failed = read_number(optarg, 1, 65535, &c->options.port); break;
+		case 'a': failed = read_number(optarg, 1, 1000000, &c->rate); break;
+		case 'i': failed = read_number(optarg, 0, 5000, &c->faster); break;
+		case 'd': failed = read_number(optarg, 1, 100000000, &c->seconds); break;
+		case 's':
+			failed = read_number(optarg, 0, INT_MAX, &seed);
+			c->seed = (uint32_t)seed;
+			break;
+		case 'l': c->listen = 1; break;
+		case 'm': c->monitor = 1; break;
+		case 'v': c->options.trace = stderr; break;
+		case 'R': c->options.create = 1; break;
+		default: failed = -1;
+		}
+	}
+	return failed || optind < argc || strlen(c->options.host) > 1023 ? -1 : 0;
+}
+
+/* Runs them all, here or in several processes. Returns the exit status. */
+static int run_crowd(struct crowd *c)
+{
+	int i, ours = 1;
+
+	if (c->share_count == 1)
+		return run_share(c, c->shares) || summarize(c);
+	for (i = 0; i < c->share_count && ours > 0; i++)
+		ours = fork_share(c, c->shares + i);
+	if (ours == 0)
+		return run_share(c, c->shares + i - 1);
+	if (ours < 0) {
+		perror("jumperbot");
+		interrupted = 1; /* those that run are told to end */
+	}
+	watch_shares(c);
+	return summarize(c) || ours < 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct crowd c = {
+		.options = {.host = "localhost", .password = getenv("XMPP_PASSWORD"), .reconnect = 1},
+		.bots = 10, .rooms = 10, .rate = 50, .faster = 1, .start = now_us()
+	};
+	struct sigaction on_signal = {.sa_handler = stop};
+	int status;
+
+	c.seed = (uint32_t)c.start;
+	c.shown_at = c.start;
+	if (!c.options.password)
+		c.options.password = "jumperbot";
+	if (read_options(argc, argv, &c))
+		return usage();
+	sigaction(SIGINT, &on_signal, NULL);
+	sigaction(SIGTERM, &on_signal, NULL);
+	status = divide(&c) || run_crowd(&c);
+	free(c.shares);
+	return status;
+}
