@@ -105,7 +105,8 @@ static char *unbackslash(char *text)
 		*to = *from;
 		if (*from != '\\')
 			continue;
-		from++;
+		if (!*++from)
+			die("transcript: a \\ at the end");
 		*to = *from == 'n' ? '\n' : *from == 'r' ? '\r' : *from == 't' ? '\t' : *from;
 		if (*from == 'x') {
 			memcpy(hex, from + 1, 2);
@@ -200,6 +201,16 @@ static const char *get_var(const struct play *p, const char *name, size_t n)
 	return NULL;
 }
 
+/* Where the } is, of the { at s. */
+static const char *brace(const char *s)
+{
+	const char *end = strchr(s, '}');
+
+	if (!end)
+		die("transcript: { without }");
+	return end;
+}
+
 /* Where the ) of base64( is, from behind the (. */
 static const char *closing(const char *s)
 {
@@ -227,7 +238,7 @@ static void expand(struct play *p, const char *s, const char *end, struct buffer
 			buffer_free(&inner);
 			s = close + 1;
 		} else if (*s == '{') {
-			close = strchr(s, '}');
+			close = brace(s);
 			value = get_var(p, s + 1, (size_t)(close - s - 1));
 			value = value ? value : "?";
 			buffer_append(out, value, strlen(value));
@@ -304,12 +315,14 @@ static long match_text(struct play *p, const char *s, const char *end, const cha
 			at += (size_t)m;
 			s = close + 1;
 		} else if (*s == '{') {
-			close = strchr(s, '}');
+			close = brace(s);
 			value = get_var(p, s + 1, (size_t)(close - s - 1));
 			for (len = 0; at + len < n && (value ? value[len] == got[at + len] && value[len] : got[at + len] != close[1]); len++)
 				;
 			if (value && value[len])
 				return at + len < n ? -1 : 0;
+			if (at + len == n && close + 1 < end) /* there may be more of it */
+				return 0;
 			if (!value)
 				set_var(p, s + 1, (size_t)(close - s - 1), got + at, len);
 			at += len;

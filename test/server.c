@@ -6,8 +6,8 @@
  *
  * The problem. A client alone says nothing. A real server is a large program
  * with a configuration, and it never misbehaves when one wants it to. This one
- * is the client's mirror image and not much longer, needs nothing but libc, and
- * misbehaves on demand: it can be slow (-d), send in crumbs (-c), fall silent
+ * is the client's mirror image, needs nothing but libc, and misbehaves on
+ * demand: it can be slow (-d), send in crumbs (-c), fall silent
  * (-q), hang up (-n, -r) or ask for what the client cannot do (-m, -T). It is
  * for the loopback only and keeps no secrets: without -a, anybody may log in
  * with the own name as the password (`jumperbot_1` with `jumperbot`).
@@ -19,7 +19,8 @@
  * priorities, roster groups, directed presence that is taken back by itself,
  * moderation of rooms and rooms that last, letter case beyond ASCII.
  *
- * The parts, in the order in which a stanza meets them:
+ * The parts, from those that need no other to the loop that needs them all; the
+ * map of it all is the table handlers[] in "routing":
  *
  *     the address book  who is behind a JID: one hash table for all
  *     rendering         a tree becomes text again, to be passed on
@@ -53,6 +54,7 @@ enum {
 	LINGER = 1000           /* ms that a client has to take our last bytes */
 };
 
+#define NS_XML      "http://www.w3.org/XML/1998/namespace"
 #define NS_REGISTER "jabber:iq:register"
 #define NS_ROSTER   "jabber:iq:roster"
 #define NS_INFO     "http://jabber.org/protocol/disco#info"
@@ -110,8 +112,7 @@ struct session {
 	enum phase phase;
 	struct xmlstream *xs;
 	struct buffer out;      /* bytes not yet written */
-	struct buffer waits;    /* with -d: which of them may go when, an array of struct wait */
-	size_t released;        /* with -d: so many may go now */
+	int64_t due;            /* with -d: when they may go */
 	int64_t deadline;       /* when LEAVING is over */
 	int stanzas, tries;     /* received; failed logins */
 	char opened;            /* our stream header is out */
@@ -124,11 +125,6 @@ struct session {
 	struct session *sibling; /* the account's next one */
 	char *presence;         /* as render() gives it; NULL: unavailable */
 	struct occupant *occupants; /* what it is in its rooms */
-};
-
-struct wait {
-	int64_t due;
-	size_t n;
 };
 
 /* A session in a room. */
@@ -162,8 +158,9 @@ struct server {
 	struct entry *book[BUCKETS];
 	struct session *sessions[FD_SETSIZE]; /* by descriptor */
 	int listeners[2];       /* IPv4, IPv6; -1 for none */
+	int random;             /* a source of randomness */
 	int ending;             /* it was told to stop */
-	int full;               /* no descriptors left: accept nobody until a session ends */
+	int64_t full;           /* no descriptors left: accept nobody until then; 0: we have some */
 	int pushes;             /* roster pushes so far: their ids */
 	int64_t now;
 };
@@ -341,7 +338,7 @@ static void put_attrs(struct buffer *b, const struct xml_elem *e)
 	int n = 0;
 
 	for (a = e->attrs; a; a = a->next, n++)
-		if (!strcmp(a->ns, "http://www.w3.org/XML/1998/namespace"))
+		if (!strcmp(a->ns, NS_XML))
 			put(b, " xml:%r='%s'", a->name, a->value);
 		else if (*a->ns)
 			put(b, " xmlns:n%d='%s' n%d:%r='%s'", n, a->ns, n, a->name, a->value);
@@ -349,10 +346,17 @@ static void put_attrs(struct buffer *b, const struct xml_elem *e)
 			put_attr(b, a->name, a->value);
 }
 
+/* The namespace of the prefix xml must not be declared (Namespaces in XML,
+ * section 3), so an element in it needs the prefix. */
+static const char *prefix_of(const struct xml_elem *e)
+{
+	return strcmp(e->ns, NS_XML) ? "" : "xml:";
+}
+
 static void put_start(struct buffer *b, const struct xml_elem *e)
 {
-	put(b, "<%r", e->name);
-	put_attr(b, "xmlns", strcmp(e->ns, e->parent->ns) ? e->ns : NULL);
+	put(b, "<%r%r", prefix_of(e), e->name);
+	put_attr(b, "xmlns", *prefix_of(e) || !strcmp(e->ns, e->parent->ns) ? NULL : e->ns);
 	put_attrs(b, e);
 	put(b, *e->text || e->children ? ">%s" : "/>", e->text);
 }
@@ -360,7 +364,7 @@ static void put_start(struct buffer *b, const struct xml_elem *e)
 static void put_end(struct buffer *b, const struct xml_elem *e)
 {
 	if (*e->text || e->children)
-		put(b, "</%r>", e->name);
+		put(b, "</%r%r>", prefix_of(e), e->name);
 }
 
 /* What a stanza says, malloced: all from behind its name to before its end tag,
@@ -391,17 +395,35 @@ static char *render(const struct xml_elem *stanza)
 
 /* ------------------------------------------------------------------ Output */
 
+/* What comes from a client must not tell the terminal what to do. */
+static void print_clean(const char *text, size_t n)
+{
+	size_t bad;
+
+	for (; n > 0; text += bad ? bad : 1, n -= bad ? bad : 1) {
+		bad = control(text, n);
+		putc(bad ? '?' : *text, stderr);
+	}
+}
+
+/* Who it is, for messages. */
+static void print_name(const struct session *s)
+{
+	if (s->entry.jid)
+		print_clean(s->entry.jid, strlen(s->entry.jid));
+	else
+		fprintf(stderr, "#%d", s->fd);
+}
+
 /* -v: a line for each thing said, by the client (C) or by us (S). */
 static void show_wire(const struct session *s, char who, const char *text, size_t n)
 {
 	if (!s->server->options.verbose)
 		return;
-	if (s->entry.jid)
-		fprintf(stderr, "%c(%s): ", who, s->entry.jid);
-	else
-		fprintf(stderr, "%c(#%d): ", who, s->fd);
-	for (; n > 0; text++, n--)
-		putc(control(text, n) && *text != '\n' && *text != '\t' ? '?' : *text, stderr);
+	fprintf(stderr, "%c(", who);
+	print_name(s);
+	fputs("): ", stderr);
+	print_clean(text, n);
 	putc('\n', stderr);
 }
 
@@ -409,31 +431,32 @@ static void show_wire(const struct session *s, char who, const char *text, size_
  * know. */
 static void doom(struct session *s, const char *why)
 {
-	if (s->phase < GONE && why)
-		fprintf(stderr, "server: dropping %s: %s\n", s->entry.jid ? s->entry.jid : "a client", why);
+	if (s->phase < GONE && why) {
+		fputs("server: dropping ", stderr);
+		print_name(s);
+		fprintf(stderr, ": %s\n", why);
+	}
 	s->phase = GONE;
 }
 
 /* Queues what `format` says, see xmpp_send(). The session may be doomed then. */
 static void say_to(struct session *s, const char *format, ...)
 {
-	size_t before = s->out.end - s->out.start;
-	struct wait wait;
+	size_t before = s->out.end - s->out.start, n;
 	va_list ap;
 
 	if (s->phase >= LEAVING || s->silent)
 		return;
+	if (before == 0)
+		s->due = s->server->now + s->server->options.delay;
 	va_start(ap, format);
 	if (append_format(&s->out, format, ap))
 		die("server");
 	va_end(ap);
-	wait.n = s->out.end - s->out.start - before;
-	wait.due = s->server->now + s->server->options.delay;
-	if (s->server->options.delay && buffer_append(&s->waits, &wait, sizeof wait))
-		die("server");
-	show_wire(s, 'S', s->out.bytes + s->out.end - wait.n, wait.n);
-	if (before + wait.n > MAX_OUTPUT)
-		doom(s, "it does not read what it is sent");
+	n = s->out.end - s->out.start - before;
+	show_wire(s, 'S', s->out.bytes + s->out.end - n, n);
+	if (before + n > MAX_OUTPUT)
+		doom(s, "too much waits to be read by it");
 }
 
 /* S: <iq type='result' id='its id' from='whom it asked' to='who asked'>...</iq>
@@ -477,14 +500,21 @@ static void bounce(struct session *s, const struct xml_elem *e, const char *cond
 		         modify ? "modify" : "cancel", condition);
 }
 
-/* Something that nobody can guess, in hexadecimal digits. */
-static void random_hex(char to[17])
+/* Bytes that nobody can guess. The source is kept open: when there are no
+ * descriptors left, it is too late to open it. */
+static void roll(struct server *server, void *to, size_t n)
+{
+	if (read(server->random, to, n) != (ssize_t)n)
+		die("server: /dev/urandom");
+}
+
+/* The same in hexadecimal digits. */
+static void random_hex(struct server *server, char to[17])
 {
 	uint8_t random[8];
 	int i;
 
-	if (random_bytes(random, 8))
-		die("server: /dev/urandom");
+	roll(server, random, 8);
 	for (i = 0; i < 8; i++)
 		snprintf(to + 2 * i, 3, "%02x", random[i]);
 }
@@ -495,7 +525,7 @@ static void say_header(struct session *s)
 {
 	char id[17];
 
-	random_hex(id);
+	random_hex(s->server, id);
 	s->opened = 1;
 	say_to(s, "<?xml version='1.0'?><stream:stream from='%s' id='%s' version='1.0' xml:lang='en' xmlns='" NS_CLIENT
 	          "' xmlns:stream='" NS_STREAM "'>", s->server->options.host, id);
@@ -615,12 +645,11 @@ static void check_plain(struct session *s, const char *as_whom, size_t n)
 
 /* The salted password is computed once, with a salt of the account's own. A
  * real server keeps only this, so that nobody can steal passwords from it. */
-static void hash_password(struct account *a)
+static void hash_password(struct server *server, struct account *a)
 {
 	if (a->hashed)
 		return;
-	if (random_bytes(a->salt, SALT))
-		die("server: /dev/urandom");
+	roll(server, a->salt, SALT);
 	hi(a->password, a->salt, SALT, ROUNDS, a->salted);
 	a->hashed = 1;
 }
@@ -630,9 +659,9 @@ static struct account *scram_account(struct server *server, const char *first)
 {
 	size_t n, i, len = 0;
 	const char *name = scram_attr(first, 'n', &n);
-	char user[MAX_NAME];
+	char user[MAX_NAME + 1];
 
-	for (i = 0; name && i < n && len < sizeof user; i++, len++) {
+	for (i = 0; name && i < n && len < MAX_NAME; i++, len++) {
 		user[len] = name[i];
 		if (name[i] == '=') {
 			if (strncmp(name + i, "=2C", 3) && strncmp(name + i, "=3D", 3))
@@ -641,6 +670,7 @@ static struct account *scram_account(struct server *server, const char *first)
 			i += 2;
 		}
 	}
+	user[len] = '\0';
 	return i < n ? NULL : account_named(server, user, len, 0);
 }
 
@@ -664,8 +694,8 @@ static void challenge_client(struct session *s, const char *first)
 	}
 	free(s->first);
 	free(s->challenge);
-	hash_password(s->account);
-	random_hex(ours);
+	hash_password(s->server, s->account);
+	random_hex(s->server, ours);
 	s->binding = *first == 'n' ? "biws" : "eSws"; /* base64 of n,, and y,, */
 	s->first = must(print("%s", first + 3));
 	salt = must(base64_encode(s->account->salt, SALT));
@@ -815,7 +845,7 @@ static void bind_session(struct session *s, struct xml_elem *e)
 		end_stream(s, bind ? "policy-violation" : "not-authorized");
 		return;
 	}
-	random_hex(random);
+	random_hex(s->server, random);
 	jid = must(print("%s/%s", s->account->entry.jid, wanted && *wanted->text ? wanted->text : random));
 	old = as(SESSION, find_entry(s->server, jid));
 	if (old) {
@@ -944,14 +974,14 @@ static void subscribe(struct session *s, const struct change *change, const char
 	struct account *me = s->account, *other = account_at(s->server, to);
 	struct contact *mine, *theirs;
 	struct session *t;
-	unsigned saw_them, saw_us;
+	unsigned flags, saw_them, saw_us;
 
-	if (!other || other == me)
+	mine = other ? contact_of(me, other->entry.jid, 0) : NULL;
+	flags = mine ? mine->flags : 0;
+	if (!other || other == me || (change->needs && !(flags & change->needs)) || (flags & change->unless))
 		return;
 	mine = contact_of(me, other->entry.jid, 1);
 	theirs = contact_of(other, me->entry.jid, 1);
-	if ((change->needs && !(mine->flags & change->needs)) || (mine->flags & change->unless))
-		return;
 	saw_them = mine->flags & TO;
 	saw_us = theirs->flags & TO;
 	mine->flags = (mine->flags & ~change->off) | change->on;
@@ -1178,16 +1208,19 @@ static void leave_rooms(struct session *s)
  * XEP-0045 section 7.2.14; XEP-0203. What is kept is all from behind `to`. */
 static void remember(struct room *room, const char *from, const char *rest)
 {
-	char stamp[32] = "", **slot = &room->history[room->said++ % HISTORY];
+	char stamp[32] = "", **slot = &room->history[room->said % HISTORY];
 	time_t t = time(NULL);
 	const struct tm *utc = gmtime(&t);
 	struct buffer b = {0};
 
 	if (utc)
 		strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%SZ", utc);
+	if (strlen(rest) > MAX_OUTPUT / HISTORY / 2)
+		return; /* all of the history must fit into the queue of who comes */
 	put(&b, " from='%s'%r<delay xmlns='" NS_DELAY "' from='%s' stamp='%s'/>", from, rest, room->entry.jid, stamp);
 	free(*slot);
 	*slot = text_in(&b);
+	room->said++;
 }
 
 /* C: <history maxstanzas='0'/>
@@ -1272,6 +1305,13 @@ static struct xml_elem *take_child(struct xml_elem *e, const char *name, const c
 	return c;
 }
 
+/* What only the room may say: who has which role, and what is of old. */
+static void take_forgeries(struct xml_elem *e)
+{
+	while (take_child(e, "x", NS_MUC "#user") || take_child(e, "delay", NS_DELAY))
+		;
+}
+
 /* To the room itself an occupant comes, stays with another status, or comes
  * again, because it has forgotten that it is inside. What others see of it are
  * the children of its stanza, but none that speaks in the room's name. */
@@ -1285,8 +1325,7 @@ static void enter(struct session *s, struct xml_elem *e, struct room *room, cons
 		bounce(s, e, "not-acceptable");
 		return;
 	}
-	while (take_child(e, "x", NS_MUC "#user"))
-		;
+	take_forgeries(e);
 	e->attrs = NULL;
 	presence = render(e);
 	if (!me) {
@@ -1310,7 +1349,7 @@ static void visit_room(struct session *s, struct xml_elem *e, const char *to)
 	if (xml_get(e, "type")) {
 		if (me && is_type(e, "unavailable"))
 			leave(me);
-	} else if (!*resource_of(to) || domain_of(to) == to || strlen(to) > 2 * MAX_NAME)
+	} else if (!*resource_of(to) || !is_user_name(to, strcspn(to, "@/")) || domain_of(to) == to || strlen(to) > 2 * MAX_NAME)
 		bounce(s, e, "jid-malformed");
 	else if (there && there != me)
 		bounce(s, e, "conflict");
@@ -1341,9 +1380,10 @@ static void speak(struct session *s, struct xml_elem *e, struct room *room)
 	char *rest;
 
 	if (!me || !is_type(e, "groupchat")) {
-		bounce(s, e, me ? "bad-request" : "not-acceptable");
+		bounce(s, e, me ? "bad-request" : room ? "not-acceptable" : "item-not-found");
 		return;
 	}
+	take_forgeries(e);
 	rest = render(e);
 	if (subject && !body)
 		change_subject(me, subject->text);
@@ -1598,24 +1638,15 @@ static void show_element(struct session *s, struct xml_elem *e)
 	buffer_free(&b);
 }
 
-/* The bytes that may be written now: all; with -d, those whose time has come;
+/* The bytes that may be written now: all; with -d, none before their time;
  * with -c, only a few. */
-static size_t sendable(struct session *s)
+static size_t sendable(const struct session *s)
 {
-	const struct options *o = &s->server->options;
-	size_t n = s->out.end - s->out.start;
-	struct wait wait;
+	size_t n = s->out.end - s->out.start, chunk = (size_t)s->server->options.chunk;
 
-	while (s->waits.start < s->waits.end) {
-		memcpy(&wait, s->waits.bytes + s->waits.start, sizeof wait);
-		if (wait.due > s->server->now)
-			break;
-		s->released += wait.n;
-		buffer_consume(&s->waits, sizeof wait);
-	}
-	if (o->delay)
-		n = s->released;
-	return o->chunk && n > (size_t)o->chunk ? (size_t)o->chunk : n;
+	if (s->server->now < s->due)
+		return 0;
+	return chunk && n > chunk ? chunk : n;
 }
 
 static int is_passing(int error)
@@ -1631,10 +1662,8 @@ static void write_session(struct session *s)
 
 	if (sent < 0 && !is_passing(errno))
 		doom(s, NULL);
-	if (sent > 0) {
+	if (sent > 0)
 		buffer_consume(&s->out, (size_t)sent);
-		s->released -= s->server->options.delay ? (size_t)sent : 0;
-	}
 	if (s->phase == LEAVING && s->out.start == s->out.end && !s->shut) {
 		shutdown(s->fd, SHUT_WR);
 		s->shut = 1;
@@ -1652,8 +1681,9 @@ static void handle_event(struct session *s, enum xml_event event, struct xml_ele
 	else if (event == XML_CLOSE)
 		end_stream(s, NULL);
 	else if (event == XML_ERROR) {
-		fprintf(stderr, "server: bad XML from %s: %s\n", s->entry.jid ? s->entry.jid : "a client",
-		        xmlstream_error(s->xs));
+		fputs("server: bad XML from ", stderr);
+		print_name(s);
+		fprintf(stderr, ": %s\n", xmlstream_error(s->xs));
 		end_stream(s, xmlstream_condition(s->xs));
 	}
 }
@@ -1666,7 +1696,9 @@ static void read_session(struct session *s, char *buf)
 	enum xml_event event = XML_OPEN;
 	struct xml_elem *e;
 
-	if (n == 0 || (n < 0 && !is_passing(errno)))
+	if (n == 0 && s->phase < LEAVING)
+		hang_up(s);
+	else if (n == 0 || (n < 0 && !is_passing(errno)))
 		doom(s, NULL);
 	if (n <= 0 || s->phase >= LEAVING || s->silent)
 		return;
@@ -1717,18 +1749,16 @@ static void accept_clients(struct server *server, int listener)
 		open_session(server, fd);
 	if (errno == EMFILE || errno == ENFILE) {
 		perror("server: accept");
-		server->full = 1;
+		server->full = server->now + 1000;
 	}
 }
 
 static void free_session(struct session *s)
 {
 	s->server->sessions[s->fd] = NULL;
-	s->server->full = 0;
 	close(s->fd);
 	xmlstream_free(s->xs);
 	buffer_free(&s->out);
-	buffer_free(&s->waits);
 	free(s->first);
 	free(s->challenge);
 	free(s->presence);
@@ -1759,8 +1789,6 @@ static void sweep(struct server *server)
  * Returns when it needs attention at the latest; 0 for never. */
 static int64_t watch_session(struct session *s, fd_set *readable, fd_set *writable)
 {
-	struct wait wait = {0, 0};
-
 	write_session(s);
 	if (s->phase == LEAVING && s->server->now >= s->deadline)
 		doom(s, NULL);
@@ -1770,18 +1798,20 @@ static int64_t watch_session(struct session *s, fd_set *readable, fd_set *writab
 		FD_SET(s->fd, readable);
 	if (sendable(s) > 0)
 		FD_SET(s->fd, writable);
-	if (s->waits.start < s->waits.end)
-		memcpy(&wait, s->waits.bytes + s->waits.start, sizeof wait);
-	return earlier(wait.due, s->phase == LEAVING ? s->deadline : 0);
+	return earlier(s->out.start < s->out.end && s->server->now < s->due ? s->due : 0,
+	               s->phase == LEAVING ? s->deadline : 0);
 }
 
 /* Waits until something can be done. Returns the number of sessions, or -1. */
 static int wait_for_all(struct server *server, fd_set *readable)
 {
-	int64_t until = 0;
+	int64_t until;
 	fd_set writable;
 	int i, max = -1, n = 0;
 
+	if (server->full && server->now >= server->full)
+		server->full = 0;
+	until = server->full;
 	FD_ZERO(readable);
 	FD_ZERO(&writable);
 	for (i = 0; i < 2; i++)
@@ -1795,7 +1825,7 @@ static int wait_for_all(struct server *server, fd_set *readable)
 			max = i > max ? i : max;
 			n++;
 		}
-	if (max < 0)
+	if (max < 0 && server->ending)
 		return 0;
 	return wait_ready(max, readable, &writable, until) < 0 ? -1 : n;
 }
@@ -1811,17 +1841,21 @@ static void close_doors(struct server *server)
 	}
 }
 
-/* S: <stream:error><system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream> */
+/* S: <stream:error><system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>
+ * The second signal ends those whom the first one left too much time (-d). */
 static void shut_down(struct server *server)
 {
 	int fd;
 
 	stopping = 0;
-	server->ending = 1;
 	close_doors(server);
-	for (fd = 0; fd < FD_SETSIZE; fd++)
+	for (fd = 0; fd < FD_SETSIZE; fd++) {
 		if (server->sessions[fd] && server->sessions[fd]->phase < LEAVING)
 			end_stream(server->sessions[fd], "system-shutdown");
+		if (server->sessions[fd] && server->ending)
+			doom(server->sessions[fd], NULL);
+	}
+	server->ending = 1;
 }
 
 /* Turns until the server was stopped and all sessions have ended; 0, or -1. */
@@ -1904,7 +1938,7 @@ static int load_accounts(struct server *server)
 		line[strcspn(line, "\r\n")] = '\0';
 		n = strcspn(line, " \t");
 		password = line + n + strspn(line + n, " \t");
-		if (!*line)
+		if (!*line || *line == '#')
 			continue;
 		a = *password ? account_named(server, line, n, 1) : NULL;
 		failed = !a;
@@ -1912,6 +1946,10 @@ static int load_accounts(struct server *server)
 			set_password(a, password);
 		else
 			fprintf(stderr, "%s:%d: not a user name and a password\n", server->options.accounts, number);
+	}
+	if (f && ferror(f)) {
+		perror(server->options.accounts);
+		failed = 1;
 	}
 	free(line);
 	if (f)
@@ -2034,9 +2072,13 @@ int main(int argc, char **argv)
 	server = must(calloc(1, sizeof *server));
 	server->options = options;
 	server->listeners[0] = server->listeners[1] = -1;
+	server->random = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	if (server->random < 0)
+		die("server: /dev/urandom");
 	server->service = must(print("conference.%s", options.host));
 	status = options.accounts && load_accounts(server) ? 1 : run_server(server);
 	free_accounts(server);
+	close(server->random);
 	free(server->service);
 	free(server);
 	return status;

@@ -497,6 +497,14 @@ async def no_nick(b):
     assert e.find(".//{*}jid-malformed") is not None, ET.tostring(e)
 
 
+async def forged(a, b):
+    """What only a room may say does not pass through it."""
+    a.send_raw("<message to='%s' type='groupchat'><body>out!</body><x xmlns='%s'><status code='307'/></x>"
+               "<delay xmlns='urn:xmpp:delay' stamp='2000-01-01T00:00:00Z'/></message>" % (ROOM, USER.strip("{}")))
+    e = await b.expect(lambda e: is_(e, "message", kind="groupchat", body="out!"))
+    assert not codes(e) and e.find(DELAY) is None, ET.tostring(e)
+
+
 async def last_one_out(a, b):
     room = "short-%s@conference.localhost" % TAG
     for _ in range(2):
@@ -519,6 +527,7 @@ async def rooms(a, b, c):
     await check("the subject", subject(a, b))
     await check("history for who comes late, none if not wanted", history(c))
     await check("history is the last 20, or fewer if wanted", long_history(a, c))
+    await check("nobody speaks in the room's name", forged(a, b))
     await check("a new nick", rename(a, b))
     await check("a private message", private(a, b))
     await check("an iq through the room", iq_through_room(a))
@@ -530,6 +539,22 @@ async def rooms(a, b, c):
     await check("who vanishes leaves its rooms", cable_cut(a, c))
 
 
+async def half_closed(port):
+    """Who has said all it wanted still hears the answer (nc -N)."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(HEADER.encode())
+    writer.write_eof()
+    got = await reader.read(-1)
+    assert b"</stream:features>" in got, got
+    writer.close()
+
+
+async def xml_prefix(a, b):
+    a.send_raw("<message to='%s'><xml:x>1<y xmlns='u'/></xml:x><body>2</body></message>" % b.boundjid.full)
+    e = await b.expect(lambda e: is_(e, "message", body="2"))
+    assert e.find("{http://www.w3.org/XML/1998/namespace}x/{u}y") is not None, ET.tostring(e)
+
+
 async def main(port):
     a = await check("alice logs in, PLAIN", Client(port, "alice", "a", "PLAIN").login())
     b = await check("bob logs in, SCRAM-SHA-1", Client(port, "bob", "b", "SCRAM-SHA-1").login())
@@ -537,6 +562,8 @@ async def main(port):
     if a and b and c:
         await logins(port)
         await messages(a, b)
+        await check("an element in the namespace of xml: goes through", xml_prefix(a, b))
+        await check("half a connection is closed: the answer still comes", half_closed(port))
         await presence(port, a, b)
         await rooms(a, b, c)
         a.disconnect()
