@@ -1,7 +1,7 @@
 #!/bin/sh
 # demo.sh - the bots at work, on a machine with nothing but a C compiler: builds
-# everything in a temporary directory, starts the practice server, and lets a
-# scripted person talk to echobot. Nothing is left behind.
+# everything in a temporary directory, starts the practice server, lets a scripted
+# person talk to echobot, and a crowd of jumperbots chat. Nothing is left behind.
 cd "$(dirname "$0")/.." || exit 1
 
 : "${CC:=cc}"
@@ -37,8 +37,9 @@ server='' bot=''
 trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
 
-narrate "1. Building echobot, a practice server, and a person with something to say."
+narrate "1. Building the bots, a practice server, and a person with something to say."
 build echobot echobot.c xmpp.c
+build jumperbot jumperbot.c xmpp.c
 build server test/server.c
 build say test/say.c xmpp.c
 
@@ -67,3 +68,6 @@ wait "$bot" || give_up "echobot did not end well"
 bot=
 tail -n +$((lines + 1)) "$tmp/bot.trace" >"$tmp/rest"
 show "$tmp/rest"
+
+narrate "6. Ten jumperbots hop between three rooms for four seconds, ten times as talkative as usual."
+"$tmp/jumperbot" -p "$port" -n 10 -r 3 -i 10 -d 4 -m || give_up "not every jumperbot got in"
