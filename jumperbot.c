@@ -168,6 +168,7 @@ struct crowd {
 	int share_count;
 	struct counts shown;    /* the sum of all, when it was shown last */
 	int64_t shown_at;       /* us */
+	uint32_t worst_lag;     /* ms */
 };
 
 /* Bots that share a process of their own, or all of them in this one. */
@@ -580,9 +581,10 @@ static int run_share(struct crowd *c, struct share *s)
 		xmpp_free(conns[i]);
 	free(conns);
 	free(bots);
-	if (s->fd >= 0) /* the last report must arrive: wait for it */
+	if (s->fd >= 0) { /* the last report must arrive: wait until it can */
 		failed = fcntl(s->fd, F_SETFL, 0) || failed;
-	report(c, s);
+		report(c, s);
+	}
 	return failed;
 }
 
@@ -700,7 +702,7 @@ static void show(struct crowd *c)
 	struct counts sum;
 
 	add_up(c, &sum);
-	raise_to(&c->shown.lag, sum.lag);
+	raise_to(&c->worst_lag, sum.lag);
 	if (!c->monitor || (!terminal && now - c->shown_at < 10 * TICK - TICK / 2))
 		return;
 	if (terminal)
@@ -709,7 +711,6 @@ static void show(struct crowd *c)
 	if (!terminal)
 		putchar('\n');
 	fflush(stdout);
-	sum.lag = c->shown.lag;
 	c->shown = sum;
 	c->shown_at = now;
 }
@@ -721,10 +722,9 @@ static int summarize(struct crowd *c)
 	struct counts sum;
 	int i;
 
-	show(c);
+	add_up(c, &sum);
 	if (c->monitor && isatty(STDOUT_FILENO))
 		putchar('\n');
-	add_up(c, &sum);
 	printf("bots=%d\nentered=%u\n", c->bots, sum.entered);
 	if (sum.entered == (uint32_t)c->bots)
 		printf("all_in_ms=%u\n", sum.entered_after);
@@ -733,7 +733,7 @@ static int summarize(struct crowd *c)
 	printf("p50_ms=%.2f\np99_ms=%.2f\nmax_ms=%.2f\n", percentile(&sum, 0.5), percentile(&sum, 0.99), sum.longest / 1000.0);
 	for (i = 0; i < MISHAPS; i++)
 		printf("%s=%u\n", mishap_names[i], sum.mishaps[i]);
-	printf("lag_ms=%u\n", c->shown.lag);
+	printf("lag_ms=%u\n", c->worst_lag);
 	return sum.entered == (uint32_t)c->bots ? 0 : 1;
 }
 

@@ -141,7 +141,7 @@ compiles() { # compiles HOW PROGRAM.c FLAGS...
 # In a copy, because make writes to where it is.
 make_works() {
 	mkdir "$tmp/make" && cp Makefile ./*.[ch] "$tmp/make" &&
-		(cd "$tmp/make" && make CC="$CC" && [ -x echobot ])
+		(cd "$tmp/make" && make CC="$CC" && [ -x echobot ] && [ -x jumperbot ])
 }
 
 sanitize='-g -fsanitize=address,undefined -fno-sanitize-recover=undefined'
@@ -231,6 +231,10 @@ tries_again() { # tries_again PATTERN COMMAND...
 twice_in_stderr() { [ "$(grep -c 'trying again in' "$tmp/stderr")" -ge 2 ]; }
 
 group_cli() {
+	check "jumperbot: an unknown option" fails 2 '^usage: jumperbot' "$jumperbot" -Z
+	for option in '-n 0' '-n ten' '-r 0' '-a 0' '-p 65536' '-i -1' '-d 0' 'hello'; do
+		check "jumperbot $option" fails 2 '^usage: jumperbot' "$jumperbot" $option
+	done
 	check "an unknown option" fails 2 '^usage: echobot' "$echobot" -Z
 	check "an argument too many" fails 2 '^usage: echobot' "$echobot" hello
 	check "a port that is no number" fails 2 '^usage: echobot' "$echobot" -p xmpp
@@ -343,6 +347,76 @@ test_memory() {
 	check "$what: no memory error and no leak" ends_well bot $pid TERM
 }
 
+# ------------------------------------------------------------- Jumperbots
+
+# Runs some; the summary goes to $tmp/crowd.out.
+crowd() { within 120 "$jumperbot" -p "$PORT" "$@" >"$tmp/crowd.out" 2>"$tmp/crowd.err"; }
+
+# Does the summary say that? name=value is that, name:n at least that much.
+tells() { # tells EXPECTATION...
+	for expected; do
+		case $expected in
+		*=*) grep -qx "$expected" "$tmp/crowd.out" ;;
+		*:*) [ "$(sed -n "s/^${expected%:*}=//p" "$tmp/crowd.out")" -ge "${expected#*:}" ] ;;
+		esac || { echo "not $expected:"; cat "$tmp/crowd.out" "$tmp/crowd.err"; return 1; }
+	done
+}
+
+# All got in, and all that was said came back, once.
+all_is_well() { # all_is_well BOTS PHRASES
+	tells bots="$1" entered="$1" sent:"$2" lost=0 refused=0 no_entry=0 thrown_out=0 throttled=0 bounced=0 \
+		unanswered=0 unheard=0 repeated=0 && tells heard="$(sed -n 's/^sent=//p' "$tmp/crowd.out")"
+}
+
+happy_crowd() { # happy_crowd BOTS PHRASES OPTION...
+	bots=$1 phrases=$2
+	shift 2
+	crowd -n "$bots" "$@" || { echo "exit status $?"; cat "$tmp/crowd.out" "$tmp/crowd.err"; return 1; }
+	all_is_well "$bots" "$phrases"
+}
+
+# Half of them have no account, and are told so once each.
+half_refused() {
+	crowd -n 20 -f 190 -d 5 -i 20
+	status=$?
+	tells bots=20 entered=10 refused=10 lost=0 unheard=0 sent:20 &&
+		[ $status -eq 1 ] && [ "$(grep -c '^jumperbot_20[0-9]: .*not-authorized' "$tmp/crowd.err")" -eq 10 ]
+}
+
+# The server ends in mid-run, and there is another one on its port: all come back.
+all_come_back() {
+	"$jumperbot" -p "$PORT" -n 100 -i 2 -m >"$tmp/crowd.out" 2>"$tmp/crowd.err" &
+	pid=$!
+	remember $pid
+	wait_for 60 grep -q '100 running, 100 logged in' "$tmp/crowd.out" || { cat "$tmp/crowd.out"; return 1; }
+	before=$(wc -l <"$tmp/crowd.out")
+	sh "test/servers/$server.sh" stop "$dir" && PORT=$PORT start_server "$server" "$@" || return 1
+	wait_for 120 back_in_room || { cat "$tmp/crowd.out" "$tmp/crowd.err"; return 1; }
+	kill $pid
+	forget $pid || { echo "exit status $?"; return 1; }
+	tells entered=100 lost:100 repeated=0 refused=0
+}
+
+back_in_room() {
+	tail -n +$((before + 1)) "$tmp/crowd.out" | grep -q '100 running, 100 logged in, 100 in a room.* lost [0-9]'
+}
+
+test_crowds() {
+	check "$what: 10 jumperbots" happy_crowd 10 20 -d 4 -i 20
+	check "$what: 200 jumperbots" happy_crowd 200 200 -d 8 -i 10 -r 20 -a 100
+	check "$what: half of the accounts are missing" half_refused
+	check_program "$what: jumperbots meet somebody" "$python" test/room_client.py "$PORT" "$jumperbot" --owner
+}
+
+test_many() { check "$what: 1,500 jumperbots" happy_crowd 1500 1500 -d 30 -r 150 -a 150; }
+test_comeback() { check "$what: it restarts, and 100 jumperbots come back" all_come_back "USERS=100"; }
+
+test_registration() {
+	check "$what: jumperbots register" happy_crowd 20 20 -d 4 -i 10 -R -f 1000 -v
+	check "$what: the trace does not tell the password" sh -c "! grep -q '<password>[^*]' '$tmp/crowd.err'"
+	check "$what: and are known the next time" happy_crowd 20 20 -d 4 -i 10 -R -f 1000
+}
+
 # A test function on a fresh server.
 on_server() { # on_server FUNCTION SERVER VARIABLE=VALUE...
 	function=$1
@@ -391,6 +465,66 @@ test_practice() { # test_practice HOW
 
 # Of its switches those that a bot must get along with: it writes one byte at a
 # time; it demands TLS, refuses to talk, or hangs up.
+test_practice_crowd() {
+	what="practice server"
+	check "$what: it starts" start_practice "$tmp/plain/server"
+	check "$what: 10 jumperbots" happy_crowd 10 10 -d 2 -i 20
+	check "$what: 100 jumperbots, in several processes" several_processes
+	check "$what: 200 jumperbots, as fast as they can" happy_crowd 200 1000 -d 5 -i 0 -r 20 -a 100
+	check "$what: listeners" listeners
+	check "$what: the same seed, the same choices" same_choices
+	check "$what: a process dies" process_dies
+	if find_python; then
+		check_program "$what: jumperbots meet somebody" "$python" test/room_client.py "$PORT" "$jumperbot"
+	fi
+	check "$what: SIGTERM" stop_practice
+	echo 'jumperbot_1 jumperbot' >"$tmp/accounts"
+	check "$what -a: it starts" start_practice "$tmp/plain/server" -a "$tmp/accounts"
+	check "$what -a: who has no account is left out" one_of_three
+	check "$what -a: three jumperbots register" happy_crowd 3 3 -d 2 -i 20 -R
+	check "$what -a: SIGTERM" stop_practice
+}
+
+# As if select() could watch fewer.
+several_processes() {
+	(ulimit -n 64 && crowd -n 100 -d 3 -i 20 -r 20 -a 100 -m) && all_is_well 100 100
+}
+
+listeners() { crowd -n 3 -d 1 -l && tells entered=3 sent=0; }
+
+one_of_three() {
+	! crowd -n 3 -d 2 -i 20 && tells entered=1 refused=2 lost=0 &&
+		says '^jumperbot_0: .*not-authorized' "$tmp/crowd.err" && says '^jumperbot_2: .*not-authorized' "$tmp/crowd.err"
+}
+
+choices() { # choices SEED: the first ten things that jumperbot_0 did
+	crowd -n 2 -r 50 -d 1 -i 200 -s "$1" -v && sed -n 's/^C(jumperbot_0): <\([mp]\).* to=.\([^@]*\)[^>]*>\(.*\)/\1 \2 \3/p' \
+		"$tmp/crowd.err" | head -n 10
+}
+
+same_choices() {
+	choices 7 >"$tmp/choices" && [ "$(wc -l <"$tmp/choices")" -eq 10 ] && choices 7 | cmp - "$tmp/choices" &&
+		! { choices 8 | cmp -s - "$tmp/choices"; }
+}
+
+# The first of two or three processes is killed; the others go on and say so.
+process_dies() {
+	(ulimit -n 64 && exec "$jumperbot" -p "$PORT" -n 60 -r 5 -a 1000 -i 20 -d 2) >"$tmp/crowd.out" 2>"$tmp/crowd.err" &
+	pid=$!
+	remember $pid
+	wait_for 10 first_child && kill -KILL "$child" || return 1
+	wait_for 10 says 'bots 0 to 29 died of signal 9' "$tmp/crowd.err" || return 1
+	forget $pid
+	tells entered:30 sent:1
+}
+
+# Only the kernel knows; without /proc the parent is asked for its children.
+first_child() {
+	child=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null || ps -o pid=,ppid= | awk -v p="$pid" '$2 == p { print $1 }')
+	child=${child%% *}
+	[ -n "$child" ]
+}
+
 test_switches() {
 	what="practice server"
 	check "$what -c 1: it starts" start_practice "$tmp/plain/server" -c 1
@@ -416,6 +550,7 @@ group_practice() {
 	check "the demo" demo_works
 	check "test/server.c compiles, plain" compiles plain test/server.c || return
 	test_practice plain
+	test_practice_crowd
 	test_switches
 	sanitizer_works >/dev/null 2>&1 || return
 	check "test/server.c compiles, sanitized" compiles sanitized test/server.c $sanitize && test_practice sanitized
@@ -424,7 +559,7 @@ group_practice() {
 # -------------------------------------------------------- Real servers, or not
 
 find_python() {
-	for python in python3 /usr/bin/python3; do
+	for python in ${PYTHON:-python3 /usr/bin/python3}; do
 		client="$python test/echo_client.py"
 		"$python" -c 'import slixmpp' >/dev/null 2>&1 && return
 	done
@@ -457,6 +592,10 @@ group_server() { # group_server SERVER
 	on_server test_loop "$1" AUTH=both
 	echobot=$tmp/plain/echobot
 	on_server test_tls_required "$1" TLS=required
+	on_server test_crowds "$1" AUTH=both USERS=200
+	on_server test_many "$1" AUTH=plain USERS=1500
+	on_server test_comeback "$1" USERS=100
+	on_server test_registration "$1" REGISTER=yes
 	if [ "$1" = prosody ]; then
 		if command -v valgrind >/dev/null; then
 			on_server test_memory "$1" AUTH=both
@@ -483,7 +622,7 @@ trap 'exit 143' TERM
 for file in *bot.c; do
 	check "$file compiles with plain $CC" compiles plain "$file"
 done
-echobot=$tmp/plain/echobot
+echobot=$tmp/plain/echobot jumperbot=$tmp/plain/jumperbot
 for group in ${*:-unit cli practice prosody ejabberd}; do
 	case $group in
 	unit|cli|practice) group_$group ;;

@@ -49,6 +49,7 @@ write_config() {
 	loglevel: info
 	log_rotate_count: 0
 	s2s_access: none
+	registration_timeout: infinity
 	acme: {auto: false}
 	auth_method: internal
 	auth_password_format: $format
@@ -77,6 +78,7 @@ write_config() {
 	  mod_ping: {$(if [ -n "$IDLE" ]; then
 	  	echo "send_pings: true, ping_interval: $IDLE, ping_ack_timeout: 10, timeout_action: kill"
 	  fi)}
+	  $(if [ "$REGISTER" = yes ]; then echo 'mod_register: {ip_access: all, password_strength: 0}'; fi)
 	  mod_roster: {}
 	  mod_stream_mgmt: {}
 	END

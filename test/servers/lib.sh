@@ -28,6 +28,8 @@ usage() {
 	  LIMITS=none|default      rate limits as in the package    (none)
 	  IDLE=seconds             probe clients that are idle      (off)
 	  USERS=n                  jumperbot_0 to n-1               (10)
+	  REGISTER=no|yes          may clients make accounts?       (no)
+	  PORT=n                   that port or none                (a free one)
 	END
 	exit 2
 }
@@ -41,12 +43,13 @@ one_of() { # one_of NAME VALUE ALLOWED...
 
 read_options() {
 	: "${AUTH:=both}" "${STORE:=plain}" "${TLS:=none}" "${CERT:=good}"
-	: "${LIMITS:=none}" "${IDLE:=}" "${USERS:=10}"
+	: "${LIMITS:=none}" "${IDLE:=}" "${USERS:=10}" "${REGISTER:=no}" "${PORT:=}"
 	one_of AUTH "$AUTH" both plain scram
 	one_of STORE "$STORE" plain hashed
 	one_of TLS "$TLS" none required
 	one_of CERT "$CERT" good wronghost expired selfsigned
 	one_of LIMITS "$LIMITS" none default
+	one_of REGISTER "$REGISTER" no yes
 }
 
 # Is there an IPv6 loopback? Then the server listens there, too, because that
@@ -110,7 +113,7 @@ start() {
 	if [ "$TLS" != none ]; then sh "$here/mkcert.sh" "$dir/tls" || die "no certificates"; fi
 	write_accounts
 	for attempt in 0 1 2 3 4 5 6 7 8 9; do
-		port=$((15000 + ($$ + attempt * 1009) % 15000))
+		port=${PORT:-$((15000 + ($$ + attempt * 1009) % 15000))}
 		rm -f "$dir/server.log" "$dir/console.log"
 		write_config > "$dir/$config"
 		launch

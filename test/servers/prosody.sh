@@ -34,9 +34,11 @@ write_config() {
 	modules_enabled = {
 	  "posix", "disco", "roster", "saslauth", "ping", "carbons", "smacks",
 	  $(if $tls; then echo '"tls",'; fi)
+	  $(if [ "$REGISTER" = yes ]; then echo '"register_ibr",'; fi)
 	  $(if [ "$LIMITS" = default ]; then echo '"limits",'; fi)
 	}
 	modules_disabled = { "s2s"$(if ! $tls; then echo ', "tls"'; fi) }
+	allow_registration = $(if [ "$REGISTER" = yes ]; then echo true; else echo false; fi)
 	limits = { c2s = { rate = "10kb/s" } }  -- the packaged default
 	c2s_require_encryption = $tls
 	allow_unencrypted_plain_auth = true
