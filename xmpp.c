@@ -57,11 +57,12 @@ enum {
 	MAX_OUTPUT = 4 << 20,    /* bytes queued for a server that does not read */
 	READ_SIZE = 64 * 1024,   /* bytes read at once */
 	MIN_ROUNDS = 4096,       /* of PBKDF2, that a server may ask for: fewer would be too easy to */
-	MAX_ROUNDS = 100000      /* break, more would keep other connections waiting too long */
+	MAX_ROUNDS = 100000,     /* break, more would keep us busy for nothing */
+	ROUNDS_AT_ONCE = 2000    /* in one turn of the loop: a few ms */
 };
 
 enum state {
-	WAITING, CONNECTING, WAIT_HEADER, WAIT_FEATURES, WAIT_ACCOUNT, WAIT_CHALLENGE, WAIT_SUCCESS,
+	WAITING, CONNECTING, WAIT_HEADER, WAIT_FEATURES, WAIT_ACCOUNT, WAIT_CHALLENGE, HASHING, WAIT_SUCCESS,
 	WAIT_HEADER_AGAIN, WAIT_BIND_FEATURES, WAIT_BIND, WAIT_SESSION,
 	READY, CLOSING, CLOSED
 };
@@ -69,8 +70,8 @@ enum state {
 /* What a state waits for, for people. */
 static const char *const awaited[] = {
 	"the next attempt", "the connection", "the stream header", "the stream features", "the new account",
-	"a SASL challenge",
-	"the SASL result", "the second stream header", "the second stream features", "the bound resource", "the session", "stanzas", "the end of the stream", "nothing"
+	"a SASL challenge", "the answer that we compute", "the SASL result", "the second stream header",
+	"the second stream features", "the bound resource", "the session", "stanzas", "the end of the stream", "nothing"
 };
 
 struct request {
@@ -80,13 +81,6 @@ struct request {
 	int64_t deadline;
 	void (*callback)(struct xmpp *, const struct xml_elem *, void *);
 	void *data;
-};
-
-/* What a SCRAM login must remember from one step to the next. */
-struct scram {
-	char nonce[25];
-	char *first;            /* our first message, without its n,, */
-	uint8_t signature[20];  /* what the server must send to prove that it knows us */
 };
 
 struct conn {
@@ -113,7 +107,7 @@ struct conn {
 	uint64_t fed;           /* bytes given to it since the stream began */
 	struct buffer out;      /* bytes not yet written */
 	int (*begin_login)(struct conn *); /* with the mechanism that was chosen */
-	struct scram scram;
+	struct scram *scram;    /* during a login with it */
 	char create;            /* the account, if there is none */
 	char wants_session;     /* the server insists on it */
 	char *jid;              /* full, once bound */
@@ -350,6 +344,8 @@ static void answer_request(struct conn *c, struct request **link, const struct x
 	free(r);
 }
 
+static void forget_scram(struct conn *c);
+
 /* Lets go of all that belongs to the connection rather than to the account. */
 static void tear_down(struct conn *c)
 {
@@ -365,8 +361,7 @@ static void tear_down(struct conn *c)
 		freeaddrinfo(c->addrs);
 	c->addrs = c->addr = NULL;
 	buffer_free(&c->out);
-	free(c->scram.first);
-	c->scram.first = NULL;
+	forget_scram(c);
 	while (c->requests) /* one by one: a callback may do anything */
 		answer_request(c, &c->requests, NULL);
 }
@@ -691,23 +686,35 @@ static void hmac_once(const void *key, size_t key_n, const void *data, size_t n,
 	hmac(&m, data, n, digest);
 }
 
-/* PBKDF2 (RFC 8018) for one block of output: what RFC 5802 calls Hi(). `salt`
- * has 4 bytes of room behind its n, for the number of the block. */
-static void hi(const char *password, uint8_t *salt, size_t n, long rounds, uint8_t result[20])
+/* PBKDF2 (RFC 8018) for one block of output: what RFC 5802 calls Hi(). It is
+ * meant to take long, and so is run in portions, for others not to wait. */
+struct pbkdf2 {
+	struct hmac key;
+	uint8_t u[20], result[20];
+	long rounds;            /* still to be run */
+};
+
+/* `salt` has 4 bytes of room behind its n, for the number of the block. */
+static void pbkdf2_init(struct pbkdf2 *p, const char *password, uint8_t *salt, size_t n, long rounds)
 {
-	struct hmac m;
-	uint8_t u[20];
+	hmac_init(&p->key, password, strlen(password));
+	memcpy(salt + n, "\0\0\0\1", 4);
+	hmac(&p->key, salt, n + 4, p->u);
+	memcpy(p->result, p->u, 20);
+	p->rounds = rounds - 1;
+}
+
+/* Runs so many rounds at most. Returns how many of them were not needed. */
+static long pbkdf2_run(struct pbkdf2 *p, long most)
+{
 	int i;
 
-	hmac_init(&m, password, strlen(password));
-	memcpy(salt + n, "\0\0\0\1", 4);
-	hmac(&m, salt, n + 4, u);
-	memcpy(result, u, 20);
-	while (--rounds > 0) {
-		hmac(&m, u, 20, u);
+	for (; most > 0 && p->rounds > 0; most--, p->rounds--) {
+		hmac(&p->key, p->u, 20, p->u);
 		for (i = 0; i < 20; i++)
-			result[i] ^= u[i];
+			p->result[i] ^= p->u[i];
 	}
+	return most;
 }
 
 static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -759,6 +766,27 @@ static uint8_t *base64_decode(const char *s, size_t len, size_t *n)
 	return data;
 }
 
+/* What a SCRAM login must remember from one step to the next. */
+struct scram {
+	char nonce[25];
+	char *first;            /* our first message, without its n,, */
+	char *final;            /* our last one, without the proof */
+	char *message;          /* what the proof is for: all messages so far, with commas between */
+	struct pbkdf2 hash;     /* that makes the salted password */
+	uint8_t signature[20];  /* what the server must send to prove that it knows us */
+};
+
+static void forget_scram(struct conn *c)
+{
+	if (!c->scram)
+		return;
+	free(c->scram->first);
+	free(c->scram->final);
+	free(c->scram->message);
+	free(c->scram);
+	c->scram = NULL;
+}
+
 /* The value of the attribute `name` of a SCRAM message, "r=...,s=...,i=...":
  * up to the next comma, *n bytes long. It may hold = itself. */
 static const char *scram_attr(const char *message, char name, size_t *n)
@@ -774,7 +802,7 @@ static const char *scram_attr(const char *message, char name, size_t *n)
 
 /* The proof that we know the password, and what the server must answer with to
  * prove that it does, too; RFC 5802 section 3, names as there. */
-static void scram_prove(struct scram *s, const uint8_t salted[20], const char *message, uint8_t proof[20])
+static void scram_prove(const uint8_t salted[20], const char *message, uint8_t proof[20], uint8_t signature[20])
 {
 	uint8_t client_key[20], stored_key[20], server_key[20];
 	struct sha1 sha;
@@ -788,47 +816,34 @@ static void scram_prove(struct scram *s, const uint8_t salted[20], const char *m
 	for (i = 0; i < 20; i++)
 		proof[i] ^= client_key[i];
 	hmac_once(salted, 20, "Server Key", 10, server_key);
-	hmac_once(server_key, 20, message, strlen(message), s->signature);
+	hmac_once(server_key, 20, message, strlen(message), signature);
 }
 
-/* Our second message, for the server's first, malloced; or NULL and *error. */
-static char *scram_answer(struct scram *s, const char *password, const char *first, const char **error)
+/* Reads the server's first message and prepares the hashing that it asks for.
+ * NULL, or what is wrong. */
+static const char *read_challenge(struct scram *s, const char *password, const char *first)
 {
 	size_t nonce_n, salt_n, rounds_n, n;
 	const char *nonce = scram_attr(first, 'r', &nonce_n);
 	const char *salt64 = scram_attr(first, 's', &salt_n);
 	const char *rounds_at = scram_attr(first, 'i', &rounds_n);
 	long rounds = rounds_at ? strtol(rounds_at, NULL, 10) : 0; /* a huge one is LONG_MAX */
-	uint8_t salted[20], proof[20], *salt;
-	char *bare, *message, *proof64, *answer = NULL;
+	uint8_t *salt;
 
-	*error = "its message is not complete";
 	if (!nonce || !salt64 || !rounds_at || first[0] != 'r')
-		return NULL;
-	*error = "its nonce does not extend ours";
+		return "its message is not complete";
 	if (nonce_n <= strlen(s->nonce) || strncmp(nonce, s->nonce, strlen(s->nonce)))
-		return NULL;
-	*error = "it asks for too few or too many rounds of hashing";
+		return "its nonce does not extend ours";
 	if (rounds < MIN_ROUNDS || rounds > MAX_ROUNDS || strspn(rounds_at, "0123456789") != rounds_n)
-		return NULL;
-	*error = "its salt is not base64";
+		return "it asks for too few or too many rounds of hashing";
 	salt = base64_decode(salt64, salt_n, &n);
 	if (!salt)
-		return NULL;
-	*error = "out of memory";
-	hi(password, salt, n, rounds, salted);
+		return "its salt is not base64";
+	pbkdf2_init(&s->hash, password, salt, n, rounds);
 	free(salt);
-	bare = print("c=biws,r=%.*s", (int)nonce_n, nonce); /* biws: base64 of n,, */
-	message = bare ? print("%s,%s,%s", s->first, first, bare) : NULL;
-	if (message) {
-		scram_prove(s, salted, message, proof);
-		proof64 = base64_encode(proof, sizeof proof);
-		answer = proof64 ? print("%s,p=%s", bare, proof64) : NULL;
-		free(proof64);
-	}
-	free(bare);
-	free(message);
-	return answer;
+	s->final = print("c=biws,r=%.*s", (int)nonce_n, nonce); /* biws: base64 of n,, */
+	s->message = s->final ? print("%s,%s,%s", s->first, first, s->final) : NULL;
+	return s->message ? NULL : "out of memory";
 }
 
 /* C: <auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>
@@ -849,13 +864,14 @@ static int begin_scram(struct conn *c)
 		failed = *p == '=' ? buffer_append(&b, "=3D", 3) : *p == ',' ? buffer_append(&b, "=2C", 3)
 		                                                             : buffer_append(&b, p, 1);
 	failed = failed || buffer_append(&b, ",r=", 3) || buffer_append(&b, nonce, strlen(nonce) + 1);
-	if (!failed) {
-		memcpy(c->scram.nonce, nonce, sizeof c->scram.nonce);
-		c->scram.first = print("%s", b.bytes + 3);
+	c->scram = failed ? NULL : calloc(1, sizeof *c->scram);
+	if (c->scram) {
+		memcpy(c->scram->nonce, nonce, sizeof c->scram->nonce);
+		c->scram->first = print("%s", b.bytes + 3);
 		base64 = base64_encode(b.bytes, b.end - 1);
 	}
 	c->state = WAIT_CHALLENGE;
-	failed = !base64 || !c->scram.first
+	failed = !base64 || !c->scram->first
 	         || queue(c, "<auth xmlns='" NS_SASL "' mechanism='SCRAM-SHA-1'>%s</auth>", base64);
 	free(nonce);
 	free(base64);
@@ -864,25 +880,46 @@ static int begin_scram(struct conn *c)
 }
 
 /* S: <challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
- *      base64 of r=nonces,s=salt,i=rounds</challenge>
- * C: <response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
- *      base64 of c=biws,r=nonces,p=proof</response> */
-static int answer_challenge(struct conn *c, struct xml_elem *e)
+ *      base64 of r=nonces,s=salt,i=rounds</challenge> */
+static int take_challenge(struct conn *c, struct xml_elem *e)
 {
 	size_t n;
 	char *first = (char *)base64_decode(e->text, strlen(e->text), &n);
-	const char *error = "it is not base64";
-	char *answer = first ? scram_answer(&c->scram, c->password, first, &error) : NULL;
-	char *base64 = answer ? base64_encode(answer, strlen(answer)) : NULL;
-	int failed = !base64 || queue(c, "<response xmlns='" NS_SASL "'>%s</response>", base64);
+	const char *error = first ? read_challenge(c->scram, c->password, first) : "it is not base64";
 
 	free(first);
+	if (error)
+		return lose(for_good(c), "bad challenge from the server: %s", error);
+	c->state = HASHING;
+	return 0;
+}
+
+/* Hashes on, so many rounds at most, and returns how many of them are left. When
+ * all is done:
+ * C: <response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
+ *      base64 of c=biws,r=nonces,p=proof</response> */
+static long answer_challenge(struct conn *c, long most)
+{
+	struct scram *s = c->scram;
+	uint8_t proof[20];
+	char *proof64, *answer, *base64;
+	int failed;
+
+	most = pbkdf2_run(&s->hash, most);
+	if (s->hash.rounds > 0)
+		return most;
+	scram_prove(s->hash.result, s->message, proof, s->signature);
+	proof64 = base64_encode(proof, sizeof proof);
+	answer = proof64 ? print("%s,p=%s", s->final, proof64) : NULL;
+	base64 = answer ? base64_encode(answer, strlen(answer)) : NULL;
+	failed = !base64 || queue(c, "<response xmlns='" NS_SASL "'>%s</response>", base64);
+	free(proof64);
 	free(answer);
 	free(base64);
-	if (failed)
-		return lose(for_good(c), "bad challenge from the server: %s", error);
 	c->state = WAIT_SUCCESS;
-	return 0;
+	if (failed)
+		lose(c, "out of memory");
+	return most;
 }
 
 /* C: <auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>
@@ -916,13 +953,14 @@ static int check_success(struct conn *c, struct xml_elem *e)
 	uint8_t *signature = v ? base64_decode(v, n, &n) : NULL, differ = 0;
 
 	for (i = 0; signature && n == 20 && i < 20; i++) /* all, so that the time tells nothing */
-		differ |= signature[i] ^ c->scram.signature[i];
+		differ |= signature[i] ^ (c->scram ? c->scram->signature[i] : 0);
 	if (!signature || n != 20)
 		differ = 1;
 	free(final);
 	free(signature);
-	if (differ && c->scram.first) /* with PLAIN there is none */
+	if (differ && c->scram) /* with PLAIN there is none */
 		return lose(for_good(c), "the server cannot prove that it knows our password");
+	forget_scram(c);
 	return open_stream(c, WAIT_HEADER_AGAIN);
 }
 
@@ -1263,7 +1301,7 @@ static const struct row {
 	{WAIT_HEADER,        "stream",    NS_STREAM, take_header},
 	{WAIT_FEATURES,      "features",  NS_STREAM, choose_mechanism},
 	{WAIT_ACCOUNT,       "iq",        NS_CLIENT, take_account},
-	{WAIT_CHALLENGE,     "challenge", NS_SASL,   answer_challenge},
+	{WAIT_CHALLENGE,     "challenge", NS_SASL,   take_challenge},
 	{WAIT_CHALLENGE,     "failure",   NS_SASL,   login_refused},
 	{WAIT_SUCCESS,       "success",   NS_SASL,   check_success},
 	{WAIT_SUCCESS,       "failure",   NS_SASL,   login_refused},
@@ -1377,18 +1415,22 @@ static int64_t next_timer(const struct conn *c)
 
 	if (c->state <= CONNECTING)
 		t = earlier(t, c->attempt);
+	if (c->state == HASHING)
+		return 1; /* long ago */
 	return c->requests ? earlier(t, c->requests->deadline) : t;
 }
 
 /* What is to be done before the loop sleeps: all that was queued in this turn
- * goes out in one write. Anything here may call a handler, which may end this
- * connection or another. */
-static void attend(struct conn *c)
+ * goes out in one write. `rounds` of hashing are left for this turn. Anything here
+ * may call a handler, which may end this connection or another. */
+static void attend(struct conn *c, long *rounds)
 {
 	if (stopping)
 		xmpp_close(&c->x);
 	if (c->state == WAITING && now_ms() >= c->attempt)
 		start(c);
+	if (c->state == HASHING)
+		*rounds = answer_challenge(c, *rounds);
 	if (c->state > CONNECTING && c->fd >= 0 && flush(c))
 		lose(c, "connection lost: %s", strerror(errno));
 }
@@ -1474,13 +1516,13 @@ static long take_turn(struct xmpp **conns, size_t n, int64_t until)
 {
 	char buf[READ_SIZE];
 	fd_set readable, writable;
-	long alive = 0;
+	long alive = 0, rounds = ROUNDS_AT_ONCE;
 	int max = -1;
 	size_t i;
 
 	for (i = 0; i < n; i++)
 		if (conns[i])
-			attend(conn_of(conns[i]));
+			attend(conn_of(conns[i]), &rounds);
 	bury(conns, n);
 	FD_ZERO(&readable);
 	FD_ZERO(&writable);

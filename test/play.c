@@ -251,8 +251,8 @@ static void expand(struct play *p, const char *s, const char *end, struct buffer
 /* {proof} and {signature} for the client's last SCRAM message, c=...,r=...,p=... */
 static void set_proof(struct play *p, const char *final)
 {
-	struct scram s;
-	uint8_t salted[20], proof[20], *salt;
+	struct pbkdf2 hash;
+	uint8_t proof[20], signature[20], *salt;
 	const char *salt64;
 	char *message, *base64;
 	size_t n, len;
@@ -260,16 +260,17 @@ static void set_proof(struct play *p, const char *final)
 	salt64 = p->challenge ? scram_attr(p->challenge, 's', &n) : NULL;
 	if (!salt64 || !p->first || !(salt = base64_decode(salt64, n, &len)))
 		return;
-	hi("echobot", salt, len, strtol(scram_attr(p->challenge, 'i', &n), NULL, 10), salted);
+	pbkdf2_init(&hash, "echobot", salt, len, strtol(scram_attr(p->challenge, 'i', &n), NULL, 10));
+	pbkdf2_run(&hash, hash.rounds);
 	free(salt);
 	n = (size_t)(strstr(final, ",p=") ? strstr(final, ",p=") - final : 0);
 	message = must(print("%s,%s,%.*s", p->first, p->challenge, (int)n, final));
-	scram_prove(&s, salted, message, proof);
+	scram_prove(hash.result, message, proof, signature);
 	free(message);
 	base64 = must(base64_encode(proof, 20));
 	set_var(p, "proof", 5, base64, strlen(base64));
 	free(base64);
-	base64 = must(base64_encode(s.signature, 20));
+	base64 = must(base64_encode(signature, 20));
 	set_var(p, "signature", 9, base64, strlen(base64));
 	free(base64);
 }

@@ -86,7 +86,7 @@ struct account {
 	char *password;
 	char registered;        /* the name is taken: by registration, or in the file */
 	char hashed;            /* the next two are known */
-	uint8_t salt[SALT + 4]; /* with the room that hi() needs */
+	uint8_t salt[SALT + 4]; /* with the room that pbkdf2_init() needs */
 	uint8_t salted[20];     /* all that a SCRAM server has to keep */
 	struct session *sessions; /* the bound ones */
 	struct contact *contacts;
@@ -647,10 +647,14 @@ static void check_plain(struct session *s, const char *as_whom, size_t n)
  * real server keeps only this, so that nobody can steal passwords from it. */
 static void hash_password(struct server *server, struct account *a)
 {
+	struct pbkdf2 hash;
+
 	if (a->hashed)
 		return;
 	roll(server, a->salt, SALT);
-	hi(a->password, a->salt, SALT, ROUNDS, a->salted);
+	pbkdf2_init(&hash, a->password, a->salt, SALT, ROUNDS);
+	pbkdf2_run(&hash, ROUNDS);
+	memcpy(a->salted, hash.result, 20);
 	a->hashed = 1;
 }
 
@@ -737,7 +741,7 @@ static void begin_login(struct session *s, struct xml_elem *e)
  * Only who knows the password can compute the proof. We can, too, and with it
  * the signature that proves that: RFC 5802 section 3. Returns whether it is true;
  * `start` is what the message must be up to the proof. */
-static int is_proven(struct session *s, const char *message, const char *start, struct scram *scram)
+static int is_proven(struct session *s, const char *message, const char *start, uint8_t signature[20])
 {
 	uint8_t expected[20], *proof, differ = 0;
 	size_t n = strlen(start), i;
@@ -747,7 +751,7 @@ static int is_proven(struct session *s, const char *message, const char *start, 
 		return 0;
 	proof = base64_decode(message + n + 3, strlen(message + n + 3), &n);
 	all = must(print("%s,%s,%s", s->first, s->challenge, start));
-	scram_prove(scram, s->account->salted, all, expected);
+	scram_prove(s->account->salted, all, expected, signature);
 	for (i = 0; proof && i < 20 && n == 20; i++) /* all, so that the time tells nothing */
 		differ |= expected[i] ^ proof[i];
 	if (!proof || n != 20)
@@ -761,7 +765,7 @@ static int is_proven(struct session *s, const char *message, const char *start, 
  * S: <success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>base64 of v=signature</success> */
 static void check_response(struct session *s, struct xml_elem *e)
 {
-	struct scram scram;
+	uint8_t signed_by_us[20];
 	size_t n;
 	const char *nonce = scram_attr(s->challenge, 'r', &n);
 	char *start = must(print("c=%s,r=%.*s", s->binding, (int)n, nonce));
@@ -770,10 +774,10 @@ static void check_response(struct session *s, struct xml_elem *e)
 
 	if (!message)
 		refuse_login(s, "incorrect-encoding");
-	else if (!is_proven(s, message, start, &scram))
+	else if (!is_proven(s, message, start, signed_by_us))
 		refuse_login(s, "not-authorized");
 	else {
-		signature = must(base64_encode(scram.signature, 20));
+		signature = must(base64_encode(signed_by_us, 20));
 		final = must(print("v=%s", signature));
 		base64 = must(base64_encode(final, strlen(final)));
 		accept_login(s, s->account, base64);

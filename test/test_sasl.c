@@ -83,21 +83,23 @@ static void test_hmac(void)
 	         "e8e99d0f45237d786d6bbaa7965c7808bbff1a91");
 }
 
-static void hi_hex(const char *what, const char *password, const char *salt, long rounds, const char *hex)
+static void pbkdf2_hex(const char *what, const char *password, const char *salt, long rounds, const char *hex)
 {
-	uint8_t room[64], digest[20];
+	uint8_t room[64];
+	struct pbkdf2 p;
 
 	memcpy(room, salt, strlen(salt));
-	hi(password, room, strlen(salt), rounds, digest);
-	check(what, same_hex(digest, hex));
+	pbkdf2_init(&p, password, room, strlen(salt), rounds);
+	pbkdf2_run(&p, rounds);
+	check(what, same_hex(p.result, hex));
 }
 
 /* RFC 6070, those of its cases that fit one block. */
-static void test_hi(void)
+static void test_pbkdf2(void)
 {
-	hi_hex("PBKDF2, 1 round", "password", "salt", 1, "0c60c80f961f0e71f3a9b524af6012062fe037a6");
-	hi_hex("PBKDF2, 2 rounds", "password", "salt", 2, "ea6c014dc72d6f8ccd1ed92ace1d41f0d8de8957");
-	hi_hex("PBKDF2, 4096 rounds", "password", "salt", 4096, "4b007901b765489abead49d926f721d065a429c1");
+	pbkdf2_hex("PBKDF2, 1 round", "password", "salt", 1, "0c60c80f961f0e71f3a9b524af6012062fe037a6");
+	pbkdf2_hex("PBKDF2, 2 rounds", "password", "salt", 2, "ea6c014dc72d6f8ccd1ed92ace1d41f0d8de8957");
+	pbkdf2_hex("PBKDF2, 4096 rounds", "password", "salt", 4096, "4b007901b765489abead49d926f721d065a429c1");
 }
 
 static void base64_both(const char *plain, size_t n, const char *encoded)
@@ -147,16 +149,24 @@ static void test_base64(void)
 static void test_scram(void)
 {
 	struct scram s = {.nonce = "fyko+d2lbbFgONRv9qkxdawL", .first = "n=user,r=fyko+d2lbbFgONRv9qkxdawL"};
-	const char *error;
-	char *answer = scram_answer(&s, "pencil",
-		"r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096", &error);
-	char *signature = base64_encode(s.signature, 20);
+	uint8_t proof[20];
+	char *proof64, *signature;
 
-	check("SCRAM client-final-message", answer && !strcmp(answer,
-		"c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts="));
+	check("SCRAM server-first-message", !read_challenge(&s, "pencil",
+		"r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096"));
+	check("SCRAM client-final-message", s.final && !strcmp(s.final,
+		"c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j"));
+	check("a portion of the rounds", pbkdf2_run(&s.hash, 1000) == 0 && s.hash.rounds == 3095);
+	check("no more rounds than needed", pbkdf2_run(&s.hash, 3100) == 5);
+	scram_prove(s.hash.result, s.message, proof, s.signature);
+	proof64 = base64_encode(proof, 20);
+	signature = base64_encode(s.signature, 20);
+	check("SCRAM proof", proof64 && !strcmp(proof64, "v0X8v3Bz2T0CJGbJQyF0X+HI4Ts="));
 	check("SCRAM server signature", signature && !strcmp(signature, "rmF9pqV8S7suAoZWja4dJRkFsKQ="));
-	free(answer);
+	free(proof64);
 	free(signature);
+	free(s.final);
+	free(s.message);
 }
 
 static void test_jids(void)
@@ -191,7 +201,7 @@ int main(void)
 {
 	test_sha1();
 	test_hmac();
-	test_hi();
+	test_pbkdf2();
 	test_base64();
 	test_scram();
 	test_jids();
