@@ -320,6 +320,23 @@ static int is_type(const struct xml_elem *e, const char *type)
 	return its && !strcmp(its, type);
 }
 
+/* Does it come from our room, or from somebody in it? */
+static int is_here(const struct bot *b, const struct xml_elem *e)
+{
+	char room[JID_SIZE];
+
+	return xmpp_same_account(xml_get(e, "from"), room_jid(b, room));
+}
+
+/* And does that somebody have our nick? */
+static int is_me(const struct bot *b, const struct xml_elem *e)
+{
+	const char *from = xml_get(e, "from"), *slash = from ? strchr(from, '/') : NULL;
+	char nick[40];
+
+	return slash && !strcmp(slash + 1, nick_of(b, nick));
+}
+
 /* <x xmlns='http://jabber.org/protocol/muc#user'>...<status code='110'/></x>
  * XEP-0045 section 15.6. */
 static int has_status(const struct xml_elem *presence, const char *code)
@@ -392,18 +409,15 @@ static void not_entered(struct bot *b, const struct xml_elem *presence)
 static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 {
 	struct bot *b = x->data;
-	const char *from = xml_get(presence, "from");
-	char me[JID_SIZE], nick[40];
 
-	if (b->place < ENTERING || !xmpp_same_account(from, room_jid(b, me)))
+	if (b->place < ENTERING || !is_here(b, presence))
 		return;
 	if (is_type(presence, "error")) {
 		if (b->place == ENTERING)
 			not_entered(b, presence);
 		return;
 	}
-	snprintf(me + strlen(me), sizeof me - strlen(me), "/%s", nick_of(b, nick));
-	if (!has_status(presence, "110") && !xmpp_same_jid(from, me))
+	if (!has_status(presence, "110") && !is_me(b, presence))
 		return;
 	if (!is_type(presence, "unavailable")) {
 		if (b->place == ENTERING)
@@ -454,12 +468,14 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 	struct bot *b = x->data;
 	const char *id = xml_get(message, "id");
 	unsigned long number;
-	char *end, room[JID_SIZE];
+	char *end;
 
-	if (xml_child(message, "delay", "urn:xmpp:delay") || !xmpp_same_account(xml_get(message, "from"), room_jid(b, room)))
+	if (xml_child(message, "delay", "urn:xmpp:delay") || !is_here(b, message))
 		return;
 	if (is_type(message, "groupchat"))
 		b->crowd->counts->received++;
+	if (!is_me(b, message) && !is_type(message, "error"))
+		return;
 	if (!id || b->place < INSIDE || strtol(id, &end, 10) != b->number || *end != '.')
 		return;
 	number = strtoul(end + 1, &end, 10);

@@ -12,12 +12,15 @@
  *     timeout 200      ms that the client has to log in (before any S: or C:)
  *     ask JID          once logged in, the client asks it (or, without one, its account) for a ping (before any S: or C:)
  *     create           the client makes its account, if there is none (before any S: or C:)
+ *     run COMMAND      it is not echobot, but this program, with -p and the port (before any S: or C:)
  *     join ROOM NICK   once logged in, the client enters a room (before any S: or C:)
  *     presence: text   what it hears there: from whom, of which type, with which status codes
  *     answer: text     what came of it: result, error or nothing
  *     include FILE     the steps of another transcript come first
  *     lost: text       how the connection ends, for the client, which will come back
  *     reason: text     how it ends for good; nothing: as the client wished
+ *     exit N           the program ends, with that status
+ *     silent 300       for so many ms the client says nothing
  *     again            the client has come back; what the {names} were is forgotten
  *     # text           a remark
  *
@@ -38,7 +41,7 @@
 #include <ctype.h>
 #include <sys/wait.h>
 
-enum { MAX_STEPS = 200, MAX_VARS = 20, PATIENCE = 5000 /* ms for anything to happen */, AT_ONCE = 4 /* transcripts */ };
+enum { MAX_STEPS = 200, MAX_VARS = 20, PATIENCE = 5000 /* ms for anything to happen */, AT_ONCE = 10 /* transcripts */ };
 
 struct step {
 	char what[10];          /* "S", "C", "close", ... */
@@ -55,6 +58,7 @@ struct play {
 	long timeout;           /* of the client's login, ms */
 	int create;             /* the account, if there is none */
 	char *ask;              /* whom it asks for a ping, or NULL */
+	char *run;              /* the program that is the client, or NULL */
 	char *join;             /* the room that it enters, and behind a space the nick, or NULL */
 	size_t chunk;           /* bytes sent at once */
 	int listener, peer, report_fd;
@@ -142,6 +146,10 @@ static void add_step(struct play *p, char *line, int number)
 	}
 	if (n == 3 && !strncmp(line, "ask", 3)) {
 		p->ask = must(print("%s", text));
+		return;
+	}
+	if (n == 3 && !strncmp(line, "run", 3)) {
+		p->run = must(print("%s", text));
 		return;
 	}
 	if (n == 4 && !strncmp(line, "join", 4)) {
@@ -427,7 +435,15 @@ static void be_client(const struct play *p, int port, int fd)
 	exit(0);
 }
 
-/* A listening socket on a free port of the loopback, and the client calls. */
+/* The client, where it is a program; the exec keeps the number of the process. */
+static void be_program(const char *command, int port)
+{
+	char *line = must(print("exec %s -p %d >/dev/null 2>&1", command, port));
+
+	execl("/bin/sh", "sh", "-c", line, (char *)NULL);
+	die("/bin/sh");
+}
+
 /* A process begins. 0 in it, its number here. */
 static pid_t new_process(void)
 {
@@ -440,6 +456,7 @@ static pid_t new_process(void)
 	return pid;
 }
 
+/* A listening socket on a free port of the loopback, and the client calls. */
 static void open_stage(struct play *p)
 {
 	struct sockaddr_in a = {0};
@@ -456,6 +473,8 @@ static void open_stage(struct play *p)
 	if (p->child == 0) {
 		close(p->listener);
 		close(fds[0]);
+		if (p->run)
+			be_program(p->run, ntohs(a.sin_port));
 		be_client(p, ntohs(a.sin_port), fds[1]);
 	}
 	close(fds[1]);
@@ -475,8 +494,10 @@ static void forget(struct play *p)
 
 static void close_stage(struct play *p)
 {
-	kill(p->child, SIGKILL);
-	waitpid(p->child, NULL, 0);
+	if (p->child > 0) {
+		kill(p->child, SIGKILL);
+		waitpid(p->child, NULL, 0);
+	}
 	close(p->listener);
 	close(p->report_fd);
 	if (p->peer >= 0)
@@ -484,15 +505,20 @@ static void close_stage(struct play *p)
 	forget(p);
 }
 
-/* Waits for input on fd, PATIENCE long; -1 when there is none. */
-static int wait_for(int fd)
+/* Waits for input on fd, so many ms; -1 when there is none. */
+static int wait_ms(int fd, long ms)
 {
-	struct timeval tv = {PATIENCE / 1000, PATIENCE % 1000 * 1000};
+	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
 	fd_set set;
 
 	FD_ZERO(&set);
 	FD_SET(fd, &set);
 	return select(fd + 1, &set, NULL, NULL, &tv) > 0 ? 0 : -1;
+}
+
+static int wait_for(int fd)
+{
+	return wait_ms(fd, PATIENCE);
 }
 
 /* ---------------------------------------------------------------- The steps */
@@ -581,6 +607,28 @@ static int check_report(struct play *p, const struct step *s)
 	return differs;
 }
 
+static int client_is_silent(struct play *p, const struct step *s)
+{
+	if (p->in.start == p->in.end && wait_ms(p->peer, strtol(s->text, NULL, 10)))
+		return 0;
+	return complain(p, s, "the client says something", "");
+}
+
+static int program_ends(struct play *p, const struct step *s)
+{
+	struct timespec poll = {0, 10000000};
+	int status = 0, i;
+
+	for (i = 0; i < PATIENCE / 10 && waitpid(p->child, &status, WNOHANG) == 0; i++)
+		nanosleep(&poll, NULL);
+	if (i == PATIENCE / 10)
+		return complain(p, s, "the program does not end", "");
+	p->child = 0;
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != strtol(s->text, NULL, 10))
+		return complain(p, s, "the program ends in another way", "");
+	return 0;
+}
+
 static int play_step(struct play *p, const struct step *s)
 {
 	if (!strcmp(s->what, "S"))
@@ -591,6 +639,10 @@ static int play_step(struct play *p, const struct step *s)
 		return server_closes(p, s);
 	if (!strcmp(s->what, "stop"))
 		return kill(p->child, SIGTERM);
+	if (!strcmp(s->what, "silent"))
+		return client_is_silent(p, s);
+	if (!strcmp(s->what, "exit"))
+		return program_ends(p, s);
 	if (!strcmp(s->what, "again"))
 		return client_connects(p, s);
 	if (!strcmp(s->what, "reason") || !strcmp(s->what, "lost") || !strcmp(s->what, "answer") || !strcmp(s->what, "presence"))
@@ -607,8 +659,8 @@ static int play(struct play *p)
 	failed = client_connects(p, p->steps);
 	for (i = 0; i < p->count && !failed; i++)
 		failed = play_step(p, &p->steps[i]);
-	if (!failed && strcmp(last, "reason") && strcmp(last, "lost"))
-		failed = complain(p, NULL, "the last line must be", "reason: or lost:");
+	if (!failed && strcmp(last, "reason") && strcmp(last, "lost") && strcmp(last, "exit"))
+		failed = complain(p, NULL, "the last line must be", "reason:, lost: or exit");
 	close_stage(p);
 	return failed;
 }
@@ -640,6 +692,7 @@ static int play_file(const char *file)
 	while (p.count > 0)
 		free(p.steps[--p.count].text);
 	free(p.ask);
+	free(p.run);
 	free(p.join);
 	return failures;
 }

@@ -160,6 +160,7 @@ struct server {
 	int listeners[2];       /* IPv4, IPv6; -1 for none */
 	int random;             /* a source of randomness */
 	int ending;             /* it was told to stop */
+	int is_full;            /* how many were sent away because select() can watch no more */
 	int64_t full;           /* no descriptors left: accept nobody until then; 0: we have some */
 	int pushes;             /* roster pushes so far: their ids */
 	int64_t now;
@@ -1728,7 +1729,7 @@ static void open_session(struct server *server, int fd)
 	struct session *s;
 	int on = 1;
 
-	if (fd >= FD_SETSIZE)
+	if (fd >= FD_SETSIZE && !server->is_full++) /* once is enough */
 		fprintf(stderr, "server: too many clients: select() can watch descriptors below %d only\n", FD_SETSIZE);
 	if (fd >= FD_SETSIZE || server->options.refuse || prepare_socket(fd)
 	    || setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on)) {

@@ -48,6 +48,7 @@ write_config() {
 	$(if $tls; then echo "ssl = { key = '$dir/tls/$CERT.key', certificate = '$dir/tls/$CERT.crt' }"; fi)
 	VirtualHost "localhost"
 	Component "conference.localhost" "muc"
+	muc_room_cache_size = 100000  -- of 100 as in the package, the rest is read from disk, and written, all the time
 	END
 }
 
