@@ -95,12 +95,13 @@ static void stop(int signal)
 
 static int usage(void)
 {
-	fputs("usage: echobot [-v] [-t host] [-e server] [-p port] [-u user]\n"
+	fputs("usage: echobot [-v] [-t host] [-e server] [-p port] [-u user] [-x command]\n"
 	      "  -v  show what goes over the wire\n"
 	      "  -t  XMPP host, behind the @ of the bot's address (localhost)\n"
 	      "  -e  machine that it runs on (the host)\n"
 	      "  -p  port (5222)\n"
 	      "  -u  user, before the @ (echobot)\n"
+	      "  -x  speak through this command, which adds TLS; %h, %s, %p: host, server, port\n"
 	      "The password is $XMPP_PASSWORD, or else the user's name.\n", stderr);
 	return 2;
 }
@@ -124,9 +125,7 @@ static int read_options(int argc, char **argv, struct xmpp_options *o)
 				return usage();
 			o->port = (int)port;
 			break;
-		case 'x':
-			fputs("echobot: -x: speaking through a command is not possible yet\n", stderr);
-			return 2;
+		case 'x': o->tunnel = optarg; break;
 		default:
 			return usage();
 		}

@@ -620,11 +620,12 @@ static int fork_share(struct crowd *c, struct share *s)
 		return 1;
 	for (i = 0; c->shares + i < s; i++)
 		close(c->shares[i].fd); /* what is said there is not for us */
-	return fcntl(s->fd, F_SETFL, O_NONBLOCK);
+	return fcntl(s->fd, F_SETFD, FD_CLOEXEC) || fcntl(s->fd, F_SETFL, O_NONBLOCK) ? -1 : 0;
 }
 
-/* As many bots as descriptors allow: select() watches those below FD_SETSIZE. */
-static long bots_per_process(void)
+/* As many bots as descriptors allow: select() watches those below FD_SETSIZE.
+ * A connection is one descriptor; through a tunnel, it is two. */
+static long bots_per_process(const struct crowd *c)
 {
 	struct rlimit l;
 
@@ -635,13 +636,13 @@ static long bots_per_process(void)
 		if (setrlimit(RLIMIT_NOFILE, &l) || getrlimit(RLIMIT_NOFILE, &l))
 			return -1;
 	}
-	return (l.rlim_cur < FD_SETSIZE ? (long)l.rlim_cur : FD_SETSIZE) - SPARE;
+	return ((l.rlim_cur < FD_SETSIZE ? (long)l.rlim_cur : FD_SETSIZE) - SPARE) / (c->options.tunnel ? 2 : 1);
 }
 
 /* Gives each process its share; 0, or -1. */
 static int divide(struct crowd *c)
 {
-	long most = bots_per_process();
+	long most = bots_per_process(c);
 	int i;
 
 	c->share_count = most > 0 ? (int)((c->bots + most - 1) / most) : INT_MAX;
@@ -825,7 +826,7 @@ static void watch_shares(struct crowd *c)
 static int usage(void)
 {
 	fputs("usage: jumperbot [-lmvR] [-n bots] [-f first] [-r rooms] [-t host] [-e server] [-p port]\n"
-	      "                 [-a logins] [-i factor] [-d seconds] [-s seed]\n"
+	      "                 [-a logins] [-i factor] [-d seconds] [-s seed] [-x command]\n"
 	      "  -n  how many bots (10): jumperbot_0, jumperbot_1, ...\n"
 	      "  -f  the number of the first one (0)\n"
 	      "  -r  how many rooms (10): bot_room_0@conference.HOST, ...\n"
@@ -836,6 +837,7 @@ static int usage(void)
 	      "  -i  talk so many times as often (1); 0: as fast as answers come back\n"
 	      "  -d  end after so many seconds (never)\n"
 	      "  -s  a number: with the same one, bots choose the same rooms and phrases\n"
+	      "  -x  speak through this command, which adds TLS; %h, %s, %p: host, server, port\n"
 	      "  -l  only listen\n"
 	      "  -m  monitor: show how it goes\n"
 	      "  -v  show what goes over the wire\n"
@@ -861,7 +863,7 @@ static int read_options(int argc, char **argv, struct crowd *c)
 {
 	int option, seed, failed = 0;
 
-	while (!failed && (option = getopt(argc, argv, "n:f:r:t:e:p:a:i:d:s:lmvR")) != -1) {
+	while (!failed && (option = getopt(argc, argv, "n:f:r:t:e:p:a:i:d:s:x:lmvR")) != -1) {
 		switch (option) {
 		case 'n': failed = read_number(optarg, 1, 1000000, &c->bots); break;
 		case 'f': failed = read_number(optarg, 0, 1000000000, &c->first); break;
@@ -876,6 +878,7 @@ static int read_options(int argc, char **argv, struct crowd *c)
 			failed = read_number(optarg, 0, INT_MAX, &seed);
 			c->seed = (uint32_t)seed;
 			break;
+		case 'x': c->options.tunnel = optarg; break;
 		case 'l': c->listen = 1; break;
 		case 'm': c->monitor = 1; break;
 		case 'v': c->options.trace = stderr; break;

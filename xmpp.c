@@ -13,6 +13,7 @@
  *     output      the queue of bytes that wait until the socket takes them
  *     ending      how a connection ends, whatever the reason
  *     connecting  to one address after the other
+ *     the tunnel  or through a command that adds TLS
  *     SASL        proving who we are: PLAIN, SCRAM-SHA-1
  *     handshake   from the stream header to the bound resource
  *     stanzas     what goes on when we are logged in
@@ -34,6 +35,7 @@
 #include <strings.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -46,11 +48,17 @@
 #define NS_SESSION "urn:ietf:params:xml:ns:xmpp-session"
 #define NS_STANZAS "urn:ietf:params:xml:ns:xmpp-stanzas"
 
+#define TLS_COMMAND "openssl s_client -quiet -verify_quiet -no_ign_eof -nocommands -starttls xmpp -xmpphost %%h " \
+	"-connect %%s:%%p -servername %%h -verify_return_error -verify_hostname %%h"
+
 enum {
 	LOGIN_TIMEOUT = 30000,   /* ms, where the options say nothing */
 	ATTEMPT_TIMEOUT = 5000,  /* ms for one address while there are others to try */
 	REQUEST_TIMEOUT = 30000, /* ms */
 	CLOSE_TIMEOUT = 1000,    /* ms for the server to say goodbye, too */
+	TUNNEL_TIMEOUT = 500,    /* ms for a tunnel to end; then SIGTERM, and after as long SIGKILL */
+	TUNNEL_POLL = 20,        /* ms from one look at whether it has to the next */
+	REASON_SIZE = 512,       /* bytes of a reason, for on_close */
 	FIRST_RETRY = 1000,      /* ms at most until the first attempt to come back; the next ones */
 	LAST_RETRY = 60000,      /* may take twice as long each, up to this */
 	HEALTHY = 60000,         /* ms logged in, and all is forgiven: the next loss is a first one */
@@ -64,14 +72,15 @@ enum {
 enum state {
 	WAITING, CONNECTING, WAIT_HEADER, WAIT_FEATURES, WAIT_ACCOUNT, WAIT_CHALLENGE, HASHING, WAIT_SUCCESS,
 	WAIT_HEADER_AGAIN, WAIT_BIND_FEATURES, WAIT_BIND, WAIT_SESSION,
-	READY, CLOSING, CLOSED
+	READY, CLOSING, ENDING, CLOSED
 };
 
 /* What a state waits for, for people. */
 static const char *const awaited[] = {
 	"the next attempt", "the connection", "the stream header", "the stream features", "the new account",
 	"a SASL challenge", "the answer that we compute", "the SASL result", "the second stream header",
-	"the second stream features", "the bound resource", "the session", "stanzas", "the end of the stream", "nothing"
+	"the second stream features", "the bound resource", "the session", "stanzas", "the end of the stream",
+	"the end of the tunnel", "nothing"
 };
 
 struct request {
@@ -86,6 +95,7 @@ struct request {
 struct conn {
 	struct xmpp x;          /* what the bot sees; first, so that &c->x is c */
 	char *user, *password, *host, *server, *resource; /* own copies */
+	char *command;          /* to speak through; "" for none */
 	int port;
 	FILE *trace;
 	char *trace_name;       /* "" or "(name)" */
@@ -94,6 +104,7 @@ struct conn {
 
 	enum state state;
 	int fd;                 /* -1 when there is none */
+	struct tunnel *tunnel;  /* while there is one */
 	struct addrinfo *addrs; /* of the server, while connecting */
 	struct addrinfo *addr;  /* the one to try next */
 	int64_t attempt;        /* when to give up on the current one, or to make the first one */
@@ -345,6 +356,7 @@ static void answer_request(struct conn *c, struct request **link, const struct x
 }
 
 static void forget_scram(struct conn *c);
+static void close_tunnel(struct conn *c);
 
 /* Lets go of all that belongs to the connection rather than to the account. */
 static void tear_down(struct conn *c)
@@ -357,6 +369,7 @@ static void tear_down(struct conn *c)
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
+	close_tunnel(c);
 	if (c->addrs)
 		freeaddrinfo(c->addrs);
 	c->addrs = c->addr = NULL;
@@ -398,15 +411,39 @@ static struct conn *for_good(struct conn *c)
 	return c;
 }
 
+/* Parts of a reason may come from the server: no control characters, and no space
+ * at the end. */
+static void tidy(char *reason)
+{
+	char *p;
+
+	for (p = reason; *p; p++)
+		memset(p, ' ', control(p, strlen(p)));
+	while (p > reason && p[-1] == ' ')
+		*--p = '\0';
+}
+
+/* `reason` NULL: the bot wanted it. */
+static void come_to_end(struct conn *c, const char *reason)
+{
+	tear_down(c);
+	if (reason && c->reconnect && !c->final)
+		schedule_retry(c);
+	if (c->x.on_close)
+		c->x.on_close(&c->x, reason);
+}
+
+static void end_tunnel(struct conn *c, const char *reason);
+
 /* The end of a connection, for a reason that `format` tells in one line; NULL
  * when the bot wanted it, and then it matters no more what went wrong later.
  * Always -1, so that a caller can `return lose(...)`. */
 static int lose(struct conn *c, const char *format, ...)
 {
-	char reason[320], *p;
+	char reason[REASON_SIZE];
 	va_list ap;
 
-	if (c->state == CLOSED)
+	if (c->state >= ENDING)
 		return -1;
 	if (c->state == CLOSING)
 		format = NULL;
@@ -414,18 +451,14 @@ static int lose(struct conn *c, const char *format, ...)
 		va_start(ap, format);
 		vsnprintf(reason, sizeof reason, format, ap);
 		va_end(ap);
-		for (p = reason; *p; p++) /* parts of it may come from the server */
-			memset(p, ' ', control(p, strlen(p)));
-		while (p > reason && p[-1] == ' ')
-			*--p = '\0';
+		tidy(reason);
 		if (c->state > CONNECTING && c->state < CLOSING && !queue(c, "</stream:stream>"))
 			flush(c); /* good manners, no more: if it fails, so be it */
 	}
-	tear_down(c);
-	if (format && c->reconnect && !c->final)
-		schedule_retry(c);
-	if (c->x.on_close)
-		c->x.on_close(&c->x, format ? reason : NULL);
+	if (c->tunnel)
+		end_tunnel(c, format ? reason : NULL);
+	else
+		come_to_end(c, format ? reason : NULL);
 	return -1;
 }
 
@@ -433,6 +466,8 @@ void xmpp_close(struct xmpp *x)
 {
 	struct conn *c = conn_of(x);
 
+	if (c->state == ENDING)
+		c->final = 1;
 	if (c->state >= CLOSING)
 		return;
 	if (c->state <= CONNECTING || queue(c, "</stream:stream>")) {
@@ -514,6 +549,8 @@ static int connect_next(struct conn *c, int error)
 	return 0;
 }
 
+static int open_tunnel(struct conn *c);
+
 /* Starts a connection. getaddrinfo() may wait for a name server: the one thing
  * in this file that blocks, because libc offers nothing else. */
 static int start(struct conn *c)
@@ -526,13 +563,15 @@ static int start(struct conn *c)
 	c->ready_at = 0;
 	free(c->jid);
 	c->jid = NULL;
+	c->deadline = after(c->login_timeout);
+	if (*c->command)
+		return open_tunnel(c);
 	hints.ai_socktype = SOCK_STREAM;
 	snprintf(port, sizeof port, "%d", c->port);
 	error = getaddrinfo(c->server, port, &hints, &c->addrs);
 	if (error)
 		return lose(c, "cannot find %s: %s", c->server, gai_strerror(error));
 	c->addr = c->addrs;
-	c->deadline = after(c->login_timeout);
 	return connect_next(c, 0);
 }
 
@@ -551,12 +590,188 @@ static int connected(struct conn *c)
 	return open_stream(c, WAIT_HEADER);
 }
 
-/* Does what we send stay on this machine? */
-static int is_loopback(struct conn *c)
+/* -------------------------------------------------------------- The tunnel */
+
+/* A command that carries our stream, as ssh's ProxyCommand does: what it reads
+ * and writes is one end of a pair of sockets, and the other is our connection. */
+struct tunnel {
+	pid_t pid;              /* 0: it has ended */
+	int err;                /* what it writes to standard error comes out here; -1: no more */
+	char said[300];         /* the last of that, n bytes */
+	size_t n;
+	int killed;             /* how many signals it took */
+	char wanted;            /* the end of the connection; else there is a reason */
+	char reason[REASON_SIZE];
+};
+
+/* May it stand in a command? Not if the shell could take it for anything but a
+ * word, or the command for an option. */
+static int is_safe(const char *name)
+{
+	return *name && *name != '-' && !name[strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	                                                   "abcdefghijklmnopqrstuvwxyz0123456789.:-")];
+}
+
+/* The command with host, server and port in their places; malloced, NULL when
+ * memory ran out. */
+static char *expand_command(const struct conn *c)
+{
+	struct buffer b = {0};
+	char port[16];
+	const char *p, *value;
+	int failed = 0;
+
+	snprintf(port, sizeof port, "%d", c->port);
+	for (p = c->command; *p && !failed; p += value ? 2 : 1) {
+		value = *p != '%' ? NULL : p[1] == 'h' ? c->host : p[1] == 's' ? c->server : p[1] == 'p' ? port : NULL;
+		failed = value ? buffer_append(&b, value, strlen(value)) : buffer_append(&b, p, 1);
+	}
+	if (!failed && !buffer_append(&b, "", 1))
+		return b.bytes;
+	buffer_free(&b);
+	return NULL;
+}
+
+/* Two connected descriptors that no other command inherits. The first is ours:
+ * it does not block, and select() can watch it. */
+static int open_pair(int fds[2], int opened)
+{
+	if (opened || fcntl(fds[0], F_SETFD, FD_CLOEXEC) || fcntl(fds[1], F_SETFD, FD_CLOEXEC)
+	    || fcntl(fds[0], F_SETFL, O_NONBLOCK))
+		return -1;
+	errno = EMFILE;
+	return fds[0] < FD_SETSIZE ? 0 : -1;
+}
+
+/* In the new process. Its group is its own: Ctrl-C is for us, who then say goodbye
+ * through it. */
+static void be_command(const char *command, int io, int err)
+{
+	setpgid(0, 0);
+	io = fcntl(io, F_DUPFD_CLOEXEC, 3); /* not 0 to 2, which are overwritten now */
+	err = fcntl(err, F_DUPFD_CLOEXEC, 3);
+	if (io >= 0 && dup2(io, 0) == 0 && dup2(io, 1) == 1 && dup2(err, 2) == 2)
+		execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+	_exit(127);
+}
+
+static int open_tunnel(struct conn *c)
+{
+	struct tunnel *t = calloc(1, sizeof *t);
+	char *command = expand_command(c);
+	int io[2] = {-1, -1}, err[2] = {-1, -1}, safe = is_safe(c->host) && is_safe(c->server), error;
+	int failed = !safe || !t || !command || open_pair(io, socketpair(AF_UNIX, SOCK_STREAM, 0, io))
+	             || open_pair(err, pipe(err)) || (t->pid = fork()) < 0;
+
+	if (!failed && t->pid == 0)
+		be_command(command, io[1], err[1]);
+	error = errno;
+	free(command);
+	close(io[1]);
+	close(err[1]);
+	if (failed) {
+		close(io[0]);
+		close(err[0]);
+		free(t);
+		return safe ? lose(c, "cannot start a tunnel: %s", strerror(error))
+		            : lose(for_good(c), "the name of host or server cannot be part of a tunnel's command");
+	}
+	setpgid(t->pid, t->pid); /* both do it: who comes first? */
+	t->err = err[0];
+	c->fd = io[0];
+	c->tunnel = t;
+	return open_stream(c, WAIT_HEADER);
+}
+
+/* Reads what the command writes to standard error, and keeps the last of it. */
+static void read_tunnel(struct tunnel *t)
+{
+	char buf[sizeof t->said];
+	ssize_t got = read(t->err, buf, sizeof buf);
+	size_t n, over;
+
+	for (; got > 0; got = read(t->err, buf, sizeof buf)) {
+		n = (size_t)got;
+		over = t->n + n > sizeof t->said ? t->n + n - sizeof t->said : 0;
+		memmove(t->said, t->said + over, t->n - over);
+		memcpy(t->said + t->n - over, buf, n);
+		t->n += n - over;
+	}
+	if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+		close(t->err);
+		t->err = -1;
+	}
+}
+
+/* The connection is over: the command sees the end of its input, and ought to
+ * end, too. Until it has, the connection is ENDING. */
+static void end_tunnel(struct conn *c, const char *reason)
+{
+	close(c->fd);
+	c->fd = -1;
+	c->state = ENDING;
+	c->wake = 0;
+	c->attempt = now_ms();
+	c->deadline = after(TUNNEL_TIMEOUT);
+	c->tunnel->wanted = !reason;
+	if (reason)
+		snprintf(c->tunnel->reason, REASON_SIZE, "%s", reason);
+}
+
+/* Has it ended? Then that is why a login failed, more often than not: a server
+ * that cannot be reached, a certificate that is not good. */
+static void await_tunnel(struct conn *c)
+{
+	struct tunnel *t = c->tunnel;
+	char reason[REASON_SIZE];
+	int status = 0;
+
+	if (waitpid(t->pid, &status, WNOHANG) == 0) {
+		if (now_ms() >= c->deadline) {
+			kill(-t->pid, t->killed++ ? SIGKILL : SIGTERM);
+			c->deadline = after(TUNNEL_TIMEOUT);
+		}
+		c->attempt = after(TUNNEL_POLL);
+		return;
+	}
+	t->pid = 0;
+	if (t->err >= 0)
+		read_tunnel(t);
+	if (c->ready_at || t->killed)
+		snprintf(reason, sizeof reason, "%s", t->reason);
+	else
+		snprintf(reason, sizeof reason, "%.180s; the tunnel ended with status %d: %.*s", t->reason,
+		         WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), (int)t->n, t->said);
+	tidy(reason);
+	come_to_end(c, t->wanted ? NULL : reason);
+}
+
+/* At once, whatever it is doing. */
+static void close_tunnel(struct conn *c)
+{
+	struct tunnel *t = c->tunnel;
+
+	if (!t)
+		return;
+	if (t->pid > 0) {
+		kill(-t->pid, SIGKILL);
+		while (waitpid(t->pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	if (t->err >= 0)
+		close(t->err);
+	free(t);
+	c->tunnel = NULL;
+}
+
+/* Does what we send stay on this machine, or is it for the tunnel to protect? */
+static int is_private(struct conn *c)
 {
 	struct sockaddr_storage peer;
 	socklen_t n = sizeof peer;
 
+	if (c->tunnel)
+		return 1;
 	if (getpeername(c->fd, (struct sockaddr *)(void *)&peer, &n))
 		return 0;
 	if (peer.ss_family == AF_INET)
@@ -1048,7 +1263,7 @@ static int is_result(struct conn *c, const struct xml_elem *e, const char *id)
  * XEP-0077 section 3.1: in-band registration, before the login. */
 static int create_account(struct conn *c)
 {
-	if (!is_loopback(c))
+	if (!is_private(c))
 		return lose(for_good(c), "an account can be created only where nobody can listen");
 	c->state = WAIT_ACCOUNT;
 	if (queue_secret(c, "<iq type='set' id='register'><query xmlns='jabber:iq:register'><username>%s</username>"
@@ -1066,10 +1281,10 @@ static int choose_mechanism(struct conn *c, struct xml_elem *e)
 	const struct xml_elem *tls = xml_child(e, "starttls", NS_TLS);
 
 	if (tls && (!mechanisms || xml_child(tls, "required", NS_TLS)))
-		return lose(for_good(c), "the server demands TLS: speak through a command that adds it (option -x)");
+		return lose(for_good(c), "the server demands TLS; option -x lets a command add it: -x '" TLS_COMMAND "'");
 	if (offers(mechanisms, "SCRAM-SHA-1"))
 		c->begin_login = begin_scram;
-	else if (offers(mechanisms, "PLAIN") && is_loopback(c))
+	else if (offers(mechanisms, "PLAIN") && is_private(c))
 		c->begin_login = begin_plain;
 	else
 		return no_mechanism(c, mechanisms);
@@ -1388,7 +1603,9 @@ static void check_timers(struct conn *c)
 {
 	int64_t now = now_ms();
 
-	if (c->deadline && now >= c->deadline)
+	if (c->state == ENDING)
+		await_tunnel(c);
+	else if (c->deadline && now >= c->deadline)
 		lose(c, "login not finished within %ld s: still no sign of %s",
 		     c->login_timeout / 1000, awaited[c->state]);
 	if (c->state == CONNECTING && now >= c->attempt)
@@ -1413,7 +1630,7 @@ static int64_t next_timer(const struct conn *c)
 {
 	int64_t t = earlier(c->deadline, c->wake);
 
-	if (c->state <= CONNECTING)
+	if (c->state <= CONNECTING || c->state == ENDING)
 		t = earlier(t, c->attempt);
 	if (c->state == HASHING)
 		return 1; /* long ago */
@@ -1438,8 +1655,12 @@ static void attend(struct conn *c, long *rounds)
 /* What select() is to watch. Returns whether the connection is alive. */
 static int watch(const struct conn *c, fd_set *readable, fd_set *writable, int *max)
 {
+	if (c->tunnel && c->tunnel->err >= 0) {
+		FD_SET(c->tunnel->err, readable);
+		*max = c->tunnel->err > *max ? c->tunnel->err : *max;
+	}
 	if (c->fd < 0)
-		return c->state == WAITING;
+		return c->state == WAITING || c->state == ENDING;
 	FD_SET(c->fd, readable);
 	if (c->state == CONNECTING || c->out.start < c->out.end)
 		FD_SET(c->fd, writable);
@@ -1450,6 +1671,8 @@ static int watch(const struct conn *c, fd_set *readable, fd_set *writable, int *
 /* Timers come last: what has arrived, however late it is looked at, counts. */
 static void turn(struct conn *c, const fd_set *readable, const fd_set *writable, char *buf)
 {
+	if (c->tunnel && c->tunnel->err >= 0 && FD_ISSET(c->tunnel->err, readable))
+		read_tunnel(c->tunnel);
 	if (c->fd >= 0 && c->state == CONNECTING && FD_ISSET(c->fd, writable))
 		connected(c);
 	else if (c->fd >= 0 && c->state != CONNECTING && FD_ISSET(c->fd, readable))
@@ -1466,6 +1689,7 @@ static void destroy(struct conn *c)
 	free(c->host);
 	free(c->server);
 	free(c->resource);
+	free(c->command);
 	free(c->trace_name);
 	free(c->jid);
 	free(c);
@@ -1596,9 +1820,10 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	c->host = print("%s", o->host);
 	c->server = print("%s", o->server ? o->server : o->host);
 	c->resource = print("%s", o->resource ? o->resource : "");
+	c->command = print("%s", o->tunnel ? o->tunnel : "");
 	c->trace_name = print(o->trace_name ? "(%s)" : "", o->trace_name);
 	c->xs = xmlstream_new(0);
-	if (!c->trace_name || !c->user || !c->password || !c->host || !c->server || !c->resource || !c->xs) {
+	if (!c->user || !c->password || !c->host || !c->server || !c->resource || !c->command || !c->trace_name || !c->xs) {
 		destroy(c);
 		errno = ENOMEM;
 		return NULL;

@@ -103,6 +103,8 @@ struct xmpp_options {
 	const char *host;       /* the XMPP domain, behind the @; needed */
 	const char *server;     /* name or address of the machine it runs on (host) */
 	int port;               /* (5222) */
+	const char *tunnel;     /* a shell command to speak through, that adds TLS, say; %h, %s and %p */
+	                        /* in it stand for host, server and port (none: a TCP connection) */
 	const char *resource;   /* wanted (the server chooses) */
 	int create;             /* make the account first, if there is none (no); XEP-0077 */
 	int reconnect;          /* come back when the connection is lost (no) */
@@ -143,7 +145,7 @@ int xmpp_run(struct xmpp **conns, size_t n);
  * and errno on failure. */
 long xmpp_turn(struct xmpp **conns, size_t n, long ms);
 
-/* Every connection says goodbye, and xmpp_run() returns within 2 s. May be
+/* Every connection says goodbye, and xmpp_run() returns within 3 s. May be
  * called from a signal handler. */
 void xmpp_stop(void);
 

@@ -2,13 +2,14 @@
 """Talks to an echobot on a real server, with slixmpp: an XMPP library that
 knows nothing of ours.
 
-usage: echo_client.py [--user NAME] [--count N | --leave] PORT JID
+usage: echo_client.py [--user NAME] [--tls CAFILE] [--count N | --leave] PORT JID
 
 JID is the bot's full address. Without options: all that echobot must answer,
 and how, and all that it must not answer. With --count: N messages at once must
 come back in order. With --leave: says one thing and is gone before an answer
-can come. It ends with the first check that fails. The last line is "N passed,
-N failed", the exit status 1 if one failed.
+can come. With --tls: logs in over TLS, to a server whose certificate is signed
+by the CA in CAFILE. It ends with the first check that fails. The last line is
+"N passed, N failed", the exit status 1 if one failed.
 """
 import argparse
 import asyncio
@@ -56,8 +57,10 @@ UNWANTED = {
 class Client(slixmpp.ClientXMPP):
     """One account, logged in. All messages and presences wait in two queues."""
 
-    def __init__(self, user):
+    def __init__(self, user, port, tls):
         super().__init__(user + "@localhost", user)
+        self.port, self.tls = port, tls
+        self.ca_certs = tls
         self.register_plugin("xep_0199")
         self["feature_mechanisms"].unencrypted_plain = True
         self["feature_mechanisms"].unencrypted_scram = True
@@ -76,13 +79,13 @@ class Client(slixmpp.ClientXMPP):
         if not self.session.done():
             self.session.set_result(problem)
 
-    async def log_in(self, port):
+    async def log_in(self):
         if "address" in inspect.signature(self.connect).parameters:  # before slixmpp 1.9
-            self.connect(("127.0.0.1", port), disable_starttls=True)
+            self.connect(("127.0.0.1", self.port), disable_starttls=self.tls is None)
         else:
-            self.enable_direct_tls = self.enable_starttls = False
-            self.enable_plaintext = True
-            self.connect("127.0.0.1", port)
+            self.enable_direct_tls = False
+            self.enable_starttls, self.enable_plaintext = bool(self.tls), not self.tls
+            self.connect("127.0.0.1", self.port)
         problem = await asyncio.wait_for(self.session, PATIENCE)
         assert problem is None, problem
         await self.get_roster()  # else no answers to subscriptions: RFC 6121 section 3.1.6
@@ -121,8 +124,8 @@ async def is_not_answered(client, bot, stanza):
 async def own_account_is_not_answered(client, bot):
     """Another of the bot's devices: an answer could start a loop. The ping's
     result comes behind what else the bot sent."""
-    device = Client("echobot")
-    await device.log_in(client.port)
+    device = Client("echobot", client.port, client.tls)
+    await device.log_in()
     device.say(bot, "said by another device of the bot's account")
     await device["xep_0199"].send_ping(bot, timeout=PATIENCE)
     assert device.messages.empty(), "it was answered"
@@ -188,9 +191,8 @@ async def passes(name, coroutine):
 
 
 async def main(args):
-    client = Client(args.user)
-    client.port = args.port
-    if not await passes("%s logs in" % args.user, client.log_in(args.port)):
+    client = Client(args.user, args.port, args.tls)
+    if not await passes("%s logs in" % args.user, client.log_in()):
         print("0 passed, 1 failed")
         return 1
     if args.leave:
@@ -216,6 +218,7 @@ if __name__ == "__main__":
     parser.add_argument("port", type=int)
     parser.add_argument("bot")
     parser.add_argument("--user", default="alice")
+    parser.add_argument("--tls", metavar="CAFILE")
     parser.add_argument("--count", type=int)
     parser.add_argument("--leave", action="store_true")
     sys.exit(asyncio.run(main(parser.parse_args())))

@@ -247,7 +247,26 @@ group_cli() {
 	check "a port beyond 65535" fails 2 '^usage: echobot' "$echobot" -p 65536
 	# Port 1 is tcpmux, a service that nobody has run for decades.
 	check "connection refused" tries_again '^echobot: .*port 1: .*refused' "$echobot" -p 1
+	check "a tunnel that fails" tries_again 'tunnel ended with status 3: no light at the end$' \
+		"$echobot" -x 'echo no light at the end >&2; exit 3'
+	check "it knows host, server and port" tries_again 'tunnel ended with status 0: -h example.org -s 10.1.2.3 -p 5223$' \
+		"$echobot" -t example.org -e 10.1.2.3 -p 5223 -x 'echo -h %h -s %s -p %p >&2'
+	for host in '$(id)' '-proxy' 'a b' "it's" ''; do
+		check "no tunnel to '$host'" fails 1 'cannot be part of a tunnel' "$echobot" -t "$host" -x true
+		check "no tunnel through '$host'" fails 1 'cannot be part of a tunnel' "$echobot" -e "$host" -x true
+	done
+	check "a tunnel that does not end is killed" stuck_tunnel
 	check "an unknown host" tries_again '^echobot: .*does-not-exist\.invalid' "$echobot" -t does-not-exist.invalid
+}
+
+# It ignores the end of its input, and SIGTERM; what it started is stopped, too.
+stuck_tunnel() {
+	"$echobot" -x "trap '' TERM; echo \$\$ >'$tmp/stuck'; sleep 1000; sleep 1001" 2>"$tmp/stderr" &
+	pid=$!
+	remember $pid
+	wait_for 10 [ -s "$tmp/stuck" ] && kill $pid
+	wait_for 4 gone $pid || { echo "still running 4 s after SIGTERM"; return 1; }
+	forget $pid && gone "$(cat "$tmp/stuck")"
 }
 
 # ----------------------------------------------------------------- Servers
@@ -342,6 +361,63 @@ test_loop() {
 test_tls_required() {
 	check "$what: the bot gives up" fails 1 '^echobot: .*TLS.*-x' "$echobot" -p "$PORT"
 }
+
+# The bot speaks through a command that adds TLS; the client adds it itself.
+tls_command="openssl s_client -quiet -verify_quiet -no_ign_eof -nocommands -starttls xmpp -xmpphost %h \
+-connect %s:%p -servername %h -verify_return_error -verify_hostname %h"
+gnutls_command='gnutls-cli --logfile=/dev/null --starttls-proto=xmpp -p %p %h'
+
+test_tunnel() {
+	tunnel="$tls_command -CAfile $dir/tls/ca.pem"
+	check "$what: the bot logs in through openssl" log_in bot "$echobot" -x "$tunnel" || return
+	check_program "$what: conversation through openssl" $client --tls "$dir/tls/ca.pem" "$PORT" "$jid" &&
+		check_program "$what: 1,000 messages through openssl" $client --tls "$dir/tls/ca.pem" --count 1000 "$PORT" "$jid"
+	check "$what: SIGTERM ends it politely" ends_well bot $pid TERM
+	check "$what: and the tunnel with it" nobody_runs "CAfile $dir/tls/ca.pem"
+	check "$what: the bot logs in again" log_in bot "$echobot" -x "$tunnel"
+	kill -KILL $pid
+	forget $pid
+	check "$what: when it is killed the tunnel ends, too" wait_for 5 nobody_runs "CAfile $dir/tls/ca.pem"
+	check "$what: the CA is not ours" tries_again '^echobot: .*tunnel ended with status 1: .*certificate verify failed' \
+		"$echobot" -p "$PORT" -x "$tls_command"
+	check "$what: 10 jumperbots through openssl" happy_crowd 10 10 -d 4 -i 20 -x "$tunnel"
+	check "$what: 10 jumperbots through openssl, in two processes" tunnels_in_processes
+	if command -v gnutls-cli >/dev/null; then
+		check "$what: the bot logs in through gnutls-cli" log_in bot "$echobot" \
+			-x "$gnutls_command --x509cafile=$dir/tls/ca.pem"
+		check_program "$what: 1,000 messages through gnutls-cli" \
+			$client --tls "$dir/tls/ca.pem" --count 1000 "$PORT" "$jid"
+		check "$what: SIGTERM ends the bot politely" ends_well bot $pid TERM
+	else
+		skip "$what: the bot through gnutls-cli" "gnutls-cli is not installed"
+	fi
+}
+
+# XEP-0368: TLS from the first byte. Here the commands know nothing of XMPP.
+test_direct_tls() {
+	check "$what: 10 jumperbots through openssl" happy_crowd 10 10 -d 4 -i 20 -x "openssl s_client -quiet -verify_quiet \
+-no_ign_eof -nocommands -alpn xmpp-client -connect %s:%p -servername %h -verify_return_error -verify_hostname %h \
+-CAfile $dir/tls/ca.pem"
+	if command -v socat >/dev/null; then
+		check "$what: 10 jumperbots through socat" happy_crowd 10 10 -d 4 -i 20 \
+			-x "socat - OPENSSL:%s:%p,commonname=%h,snihost=%h,cafile=$dir/tls/ca.pem"
+	else
+		skip "$what: 10 jumperbots through socat" "socat is not installed"
+	fi
+}
+
+# A connection through a tunnel is two descriptors: of 40, 24 are kept, and there
+# is room for eight.
+tunnels_in_processes() {
+	(ulimit -n 40 && crowd -n 10 -d 4 -i 20 -x "$tunnel") && all_is_well 10 10
+}
+
+test_wrong_host() {
+	check "$what: the bot does not log in" tries_again '^echobot: .*tunnel ended with status 1: .*hostname mismatch' \
+		"$echobot" -p "$PORT" -x "$tls_command -CAfile $dir/tls/ca.pem"
+}
+
+nobody_runs() { ! ps -A -o args= | grep -v grep | grep -F -e "$1"; }
 
 # Valgrind makes the exit status 9 if it found an error or memory not freed.
 test_memory() {
@@ -597,6 +673,14 @@ group_server() { # group_server SERVER
 	on_server test_loop "$1" AUTH=both
 	echobot=$tmp/plain/echobot
 	on_server test_tls_required "$1" TLS=required
+	if command -v openssl >/dev/null; then
+		on_server test_tunnel "$1" TLS=required AUTH=plain
+		on_server test_tunnel "$1" TLS=required AUTH=scram
+		on_server test_direct_tls "$1" TLS=direct
+		on_server test_wrong_host "$1" TLS=required CERT=wronghost
+	else
+		skip "$1 through a tunnel" "openssl is not installed"
+	fi
 	on_server test_crowds "$1" AUTH=both USERS=200
 	on_server test_many "$1" AUTH=plain USERS=1500
 	on_server test_comeback "$1" USERS=100

@@ -32,7 +32,7 @@ write_listener() { # write_listener ADDRESS
 	    max_stanza_size: 262144
 	    access: all
 	    $(if [ "$LIMITS" = default ]; then echo 'shaper: c2s_shaper'; else echo 'backlog: 1024'; fi)
-	    $(if [ "$TLS" != none ]; then echo 'starttls_required: true'; fi)
+	    $(case $TLS in required) echo 'starttls_required: true' ;; direct) echo 'tls: true' ;; esac)
 	END
 }
 
@@ -104,7 +104,7 @@ launch() {
 	echo $! > "$dir/pid"
 }
 
-is_up() { [ -s "$dir/ready" ] && grep -q 'Start accepting TCP connections' "$dir/server.log"; }
+is_up() { [ -s "$dir/ready" ] && grep -q 'Start accepting T[CL][PS] connections' "$dir/server.log"; }
 port_taken() { grep -q eaddrinuse "$dir/server.log" 2>/dev/null; }
 
 main "$@"

@@ -23,7 +23,8 @@ usage() {
 	environment of start:
 	  AUTH=both|plain|scram    mechanisms to log in with        (both)
 	  STORE=plain|hashed       how passwords are kept           (plain)
-	  TLS=none|required        required: STARTTLS before login  (none)
+	  TLS=none|required|direct required: STARTTLS before login;
+	                           direct: from the first byte      (none)
 	  CERT=good|wronghost|expired|selfsigned                    (good)
 	  LIMITS=none|default      rate limits as in the package    (none)
 	  IDLE=seconds             probe clients that are idle      (off)
@@ -46,7 +47,7 @@ read_options() {
 	: "${LIMITS:=none}" "${IDLE:=}" "${USERS:=10}" "${REGISTER:=no}" "${PORT:=}"
 	one_of AUTH "$AUTH" both plain scram
 	one_of STORE "$STORE" plain hashed
-	one_of TLS "$TLS" none required
+	one_of TLS "$TLS" none required direct
 	one_of CERT "$CERT" good wronghost expired selfsigned
 	one_of LIMITS "$LIMITS" none default
 	one_of REGISTER "$REGISTER" no yes

@@ -18,6 +18,7 @@ write_config() {
 	both)  off='"DIGEST-MD5"' ;;
 	esac
 	if [ "$TLS" = none ]; then tls=false; else tls=true; fi
+	if [ "$TLS" = direct ]; then plain_port= tls_port=$port; else plain_port=$port tls_port=; fi
 	cat <<-END
 	run_as_root = true  -- else root, as in a container, is refused
 	pidfile = "$dir/prosody.pid"
@@ -25,8 +26,8 @@ write_config() {
 	certificates = "$dir/none"  -- empty: the ssl setting below decides
 	log = { info = "$dir/server.log" }
 	interfaces = { "127.0.0.1"$(if has_ipv6; then echo ', "::1"'; fi) }
-	c2s_ports = { $port }
-	c2s_direct_tls_ports = { }
+	c2s_ports = { $plain_port }
+	c2s_direct_tls_ports = { $tls_port }
 	s2s_ports = { }
 	http_ports = { }
 	https_ports = { }
@@ -72,7 +73,7 @@ launch() {
 
 # Prosody goes on when it could not listen, and names all ports that it opened
 # after those that it could not.
-is_up() { grep -q "Activated service 'c2s' on" "$dir/server.log" 2>/dev/null && ! port_taken; }
+is_up() { grep -q "Activated service 'c2s[a-z_]*' on .*$port" "$dir/server.log" 2>/dev/null && ! port_taken; }
 port_taken() { grep -q 'Failed to open server port' "$dir/server.log" 2>/dev/null; }
 
 main "$@"
