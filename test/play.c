@@ -41,7 +41,7 @@
 #include <ctype.h>
 #include <sys/wait.h>
 
-enum { MAX_STEPS = 200, MAX_VARS = 20, PATIENCE = 5000 /* ms for anything to happen */, AT_ONCE = 10 /* transcripts */ };
+enum { MAX_STEPS = 200, MAX_VARS = 20, PATIENCE = 5000 /* ms for anything to happen */, AT_ONCE = 40 /* transcripts */ };
 
 struct step {
 	char what[10];          /* "S", "C", "close", ... */

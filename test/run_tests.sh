@@ -196,11 +196,11 @@ group_unit() {
 	else
 		skip "make builds the bots" "make is not installed"
 	fi
-	test_programs plain
 	if sanitizer_works >/dev/null 2>&1; then
 		test_programs sanitized $sanitize
 	else
 		skip "the test programs, sanitized" "$CC cannot do -fsanitize=address,undefined here"
+		test_programs plain
 	fi
 }
 
@@ -551,7 +551,7 @@ test_practice_crowd() {
 	check "$what: it starts" start_practice "$tmp/plain/server"
 	check "$what: 10 jumperbots" happy_crowd 10 10 -d 2 -i 20
 	check "$what: 100 jumperbots, in several processes" several_processes
-	check "$what: 200 jumperbots, as fast as they can" happy_crowd 200 1000 -d 5 -i 0 -r 20 -a 100
+	check "$what: 200 jumperbots, as fast as they can" happy_crowd 200 1000 -d 3 -i 0 -r 20 -a 200
 	check "$what: listeners" listeners
 	check "$what: the same seed, the same choices" same_choices
 	check "$what: a process dies" process_dies
@@ -568,7 +568,7 @@ test_practice_crowd() {
 
 # As if select() could watch fewer.
 several_processes() {
-	(ulimit -n 64 && crowd -n 100 -d 3 -i 20 -r 20 -a 100 -m) && all_is_well 100 100
+	(ulimit -n 64 && crowd -n 100 -d 2 -i 20 -r 20 -a 200 -m) && all_is_well 100 100
 }
 
 listeners() { crowd -n 3 -d 1 -l && tells entered=3 sent=0; }
