@@ -55,6 +55,9 @@ enum {
 	LOGIN_TIMEOUT = 30000,   /* ms, where the options say nothing */
 	ATTEMPT_TIMEOUT = 5000,  /* ms for one address while there are others to try */
 	REQUEST_TIMEOUT = 30000, /* ms */
+	MAX_REQUESTS = 1000,     /* that wait for an answer */
+	PING_AFTER = 60000,      /* ms of silence; where the options say nothing, as the next one */
+	PING_TIMEOUT = 30000,    /* ms */
 	CLOSE_TIMEOUT = 1000,    /* ms for the server to say goodbye, too */
 	TUNNEL_TIMEOUT = 500,    /* ms for a tunnel to end; then SIGTERM, and after as long SIGKILL */
 	TUNNEL_POLL = 20,        /* ms from one look at whether it has to the next */
@@ -100,7 +103,7 @@ struct conn {
 	FILE *trace;
 	char *trace_name;       /* "" or "(name)" */
 	char traced;            /* 'C' or 'S' when a trace line is unfinished, else 0 */
-	long login_timeout;
+	long login_timeout, ping_after, ping_timeout;
 
 	enum state state;
 	int fd;                 /* -1 when there is none */
@@ -113,6 +116,8 @@ struct conn {
 	int losses;             /* in a row */
 	int64_t ready_at;       /* when the login was complete; 0: it was not */
 	int64_t deadline;       /* of the login, or of the goodbye; 0 for none */
+	int64_t silence;        /* while READY: when the server has been silent for too long */
+	char pinged;            /* since it was heard last */
 	int64_t wake;           /* when to call on_wake; 0 for never */
 	struct xmlstream *xs;
 	uint64_t fed;           /* bytes given to it since the stream began */
@@ -123,6 +128,7 @@ struct conn {
 	char wants_session;     /* the server insists on it */
 	char *jid;              /* full, once bound */
 	struct request *requests, **request_tail; /* oldest first */
+	int request_count;
 	char running;           /* xmpp_run() has it: free it there */
 	char doomed;            /* to be freed there */
 };
@@ -350,6 +356,7 @@ static void answer_request(struct conn *c, struct request **link, const struct x
 	*link = r->next;
 	if (!*link)
 		c->request_tail = link;
+	c->request_count--;
 	r->callback(&c->x, answer, r->data);
 	free(r->to);
 	free(r);
@@ -1427,9 +1434,16 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
                  void (*callback)(struct xmpp *, const struct xml_elem *, void *), void *data)
 {
 	struct conn *c = conn_of(x);
-	struct request *r = calloc(1, sizeof *r);
+	struct request *r;
 	uint8_t random[8];
-	int i, failed = !r || random_bytes(random, sizeof random) || (to && !(r->to = print("%s", to)));
+	int i, failed;
+
+	if (c->request_count == MAX_REQUESTS) {
+		errno = ENOBUFS;
+		return -1;
+	}
+	r = calloc(1, sizeof *r);
+	failed = !r || random_bytes(random, sizeof random) || (to && !(r->to = print("%s", to)));
 
 	for (i = 0; i < 8 && !failed; i++)
 		snprintf(r->id + 2 * i, 3, "%02x", random[i]);
@@ -1445,6 +1459,7 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 	r->deadline = after(REQUEST_TIMEOUT);
 	*c->request_tail = r;
 	c->request_tail = &r->next;
+	c->request_count++;
 	return 0;
 }
 
@@ -1586,9 +1601,11 @@ static void receive(struct conn *c, char *buf)
 {
 	ssize_t n = recv(c->fd, buf, READ_SIZE, 0);
 
-	if (n > 0)
+	if (n > 0) {
+		c->pinged = 0;
+		c->silence = after(c->ping_after);
 		parse(c, buf, (size_t)n);
-	else if (n == 0)
+	} else if (n == 0)
 		lose(c, "the server hung up instead of %s", awaited[c->state]);
 	else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
 		lose(c, "connection lost: %s", strerror(errno));
@@ -1599,6 +1616,20 @@ void xmpp_wake_after(struct xmpp *x, long ms)
 	conn_of(x)->wake = ms < 0 || conn_of(x)->state == CLOSED ? 0 : after(ms);
 }
 
+/* C: <iq type='get' id='ping' to='HOST'><ping xmlns='urn:xmpp:ping'/></iq>
+ * XEP-0199 section 4.2. A network that is gone does not say so; but a server
+ * that is there says something, be it that it knows no such thing. */
+static void break_silence(struct conn *c)
+{
+	if (c->pinged) {
+		lose(c, "the server has fallen silent: no answer within %g s", c->ping_timeout / 1000.0);
+		return;
+	}
+	c->pinged = 1;
+	c->silence = after(c->ping_timeout);
+	say(c, "<iq type='get' id='ping' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", c->host);
+}
+
 static void check_timers(struct conn *c)
 {
 	int64_t now = now_ms();
@@ -1606,10 +1637,12 @@ static void check_timers(struct conn *c)
 	if (c->state == ENDING)
 		await_tunnel(c);
 	else if (c->deadline && now >= c->deadline)
-		lose(c, "login not finished within %ld s: still no sign of %s",
-		     c->login_timeout / 1000, awaited[c->state]);
+		lose(c, "login not finished within %g s: still no sign of %s",
+		     c->login_timeout / 1000.0, awaited[c->state]);
 	if (c->state == CONNECTING && now >= c->attempt)
 		connect_next(c, ETIMEDOUT);
+	if (c->state == READY && now >= c->silence)
+		break_silence(c);
 	while (c->requests && now >= c->requests->deadline)
 		answer_request(c, &c->requests, NULL);
 	if (c->wake && now >= c->wake) {
@@ -1634,6 +1667,8 @@ static int64_t next_timer(const struct conn *c)
 		t = earlier(t, c->attempt);
 	if (c->state == HASHING)
 		return 1; /* long ago */
+	if (c->state == READY)
+		t = earlier(t, c->silence);
 	return c->requests ? earlier(t, c->requests->deadline) : t;
 }
 
@@ -1834,6 +1869,8 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	c->reconnect = o->reconnect != 0;
 	c->attempt = after(o->start_after);
 	c->login_timeout = o->login_timeout ? o->login_timeout : LOGIN_TIMEOUT;
+	c->ping_after = o->ping_after ? o->ping_after : PING_AFTER;
+	c->ping_timeout = o->ping_timeout ? o->ping_timeout : PING_TIMEOUT;
 	c->fd = -1;
 	c->request_tail = &c->requests;
 	return &c->x;

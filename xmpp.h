@@ -112,6 +112,8 @@ struct xmpp_options {
 	FILE *trace;            /* where to print the wire, passwords masked (nowhere) */
 	const char *trace_name; /* C(name): and S(name): stand there, where several share it (C: and S:) */
 	long login_timeout;     /* ms from the attempt to connect to ready (30,000) */
+	long ping_after;        /* ms of silence, and the server is asked whether it is there (60,000) */
+	long ping_timeout;      /* ms of more silence, and the connection is lost (30,000) */
 };
 
 /* One account, logged in. A bot sets the handlers it wants. Elements belong to
@@ -170,7 +172,8 @@ int xmpp_leave(struct xmpp *x, const char *room, const char *nick);
  * NULL is the own account, `payload` raw XML. If it returns 0, `callback` is
  * called exactly once: with the result or error stanza from the entity that
  * was asked, or with NULL when the connection went away or 30 s have passed. If
- * it returns -1, as xmpp_send(), never. */
+ * it returns -1, as xmpp_send() or because 1,000 answers are awaited already,
+ * never. */
 int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
                  void (*callback)(struct xmpp *, const struct xml_elem *answer, void *data), void *data);
 

@@ -10,6 +10,8 @@
  *     reset            the same, so that the client sees an error
  *     stop             the client is told to end (SIGTERM)
  *     timeout 200      ms that the client has to log in (before any S: or C:)
+ *     patience 200 300 ms of silence until the client asks whether the server is there, and until it gives up
+ *                      (before any S: or C:)
  *     ask JID          once logged in, the client asks it (or, without one, its account) for a ping (before any S: or C:)
  *     create           the client makes its account, if there is none (before any S: or C:)
  *     run COMMAND      it is not echobot, but this program, with -p and the port (before any S: or C:)
@@ -56,6 +58,7 @@ struct play {
 	struct { char name[20]; char *value; } vars[MAX_VARS];
 	int var_count;
 	long timeout;           /* of the client's login, ms */
+	long ping_after, ping_timeout; /* ms, see "patience" */
 	int create;             /* the account, if there is none */
 	char *ask;              /* whom it asks for a ping, or NULL */
 	char *run;              /* the program that is the client, or NULL */
@@ -138,6 +141,11 @@ static void add_step(struct play *p, char *line, int number)
 	}
 	if (!strncmp(line, "timeout ", 8)) {
 		p->timeout = strtol(text, NULL, 10);
+		return;
+	}
+	if (!strncmp(line, "patience ", 9)) {
+		p->ping_after = strtol(text, &text, 10);
+		p->ping_timeout = strtol(text, NULL, 10);
 		return;
 	}
 	if (!strcmp(line, "create")) {
@@ -417,6 +425,8 @@ static void be_client(const struct play *p, int port, int fd)
 
 	options.port = port;
 	options.login_timeout = p->timeout;
+	options.ping_after = p->ping_after;
+	options.ping_timeout = p->ping_timeout;
 	options.reconnect = 1;
 	options.create = p->create;
 	sigaction(SIGTERM, &on_signal, NULL);
