@@ -126,13 +126,13 @@ sources() { # sources PROGRAM.c
 	done
 }
 
-# Makes $tmp/HOW/PROGRAM. A warning is a failure. $CC is without quotes: it may
-# be several words.
+# Makes $tmp/HOW/PROGRAM. A warning is a failure. $CC and $LDLIBS are without
+# quotes: they may be several words.
 compiles() { # compiles HOW PROGRAM.c FLAGS...
 	program=$tmp/$1/$(basename "$2" .c) source_file=$2
 	mkdir -p "$tmp/$1"
 	shift 2
-	$CC "$@" -I. -o "$program" "$source_file" $(sources "$source_file") >"$tmp/warnings" 2>&1
+	$CC "$@" -I. -o "$program" "$source_file" $(sources "$source_file") ${LDLIBS:-} >"$tmp/warnings" 2>&1
 	status=$?
 	cat "$tmp/warnings"
 	[ $status -eq 0 ] && ! [ -s "$tmp/warnings" ]
@@ -168,6 +168,27 @@ transcripts_play() { # transcripts_play FLAGS...
 	compiles "$how" jumperbot.c "$@" && PATH=$tmp/$how:$PATH "$tmp/$how/play" test/transcripts/*.txt
 }
 
+# What the fuzzers begin with: here without a fuzzer.
+play_corpus() { # play_corpus TARGET FLAGS...
+	target=$1
+	shift
+	mkdir -p "$tmp/seeds/$target" && test/seeds.sh "$target" "$tmp/seeds/$target"
+	check "test/fuzz_$target.c compiles, $how" compiles "$how" "test/fuzz_$target.c" test/fuzz_main.c "$@" &&
+		check_program "test/fuzz_$target.c, $how" "$tmp/$how/fuzz_$target" "$tmp/seeds/$target"/*
+}
+
+corpora() { # corpora FLAGS...
+	play_corpus xml "$@"
+	play_corpus conn "$@"
+	if echo '#include <expat.h>' | $CC -E - >/dev/null 2>&1; then
+		LDLIBS=-lexpat
+		play_corpus expat "$@"
+		LDLIBS=
+	else
+		skip "test/fuzz_expat.c" "expat is not installed"
+	fi
+}
+
 test_programs() { # test_programs HOW FLAGS...
 	how=$1
 	shift
@@ -178,6 +199,7 @@ test_programs() { # test_programs HOW FLAGS...
 		*) check_program "$file, $how" "$tmp/$how/$(basename "$file" .c)" ;;
 		esac
 	done
+	corpora "$@"
 }
 
 # Each line of a conversation in the README is a line of some transcript.
