@@ -861,7 +861,7 @@ static int read_number(const char *text, long min, long max, int *to)
 /* Reads the options; 0, or -1. */
 static int read_options(int argc, char **argv, struct crowd *c)
 {
-	int option, seed, failed = 0;
+	int option, seed = 0, failed = 0;
 
 	while (!failed && (option = getopt(argc, argv, "n:f:r:t:e:p:a:i:d:s:x:lmvR")) != -1) {
 		switch (option) {

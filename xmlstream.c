@@ -1003,10 +1003,11 @@ struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const cha
 
 static void print_escaped(const char *s, const char *special, FILE *out)
 {
-	size_t n;
-
-	for (; *(s += fwrite(s, 1, n = strcspn(s, special), out)); s++)
-		fprintf(out, "&#%d;", *s);
+	for (; *s; s++)
+		if (strchr(special, *s))
+			fprintf(out, "&#%d;", *s);
+		else
+			putc(*s, out);
 }
 
 /* name='value', the value escaped so that no parser changes it. */

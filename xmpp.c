@@ -243,7 +243,7 @@ static const char *escape(char ch)
 static int append_escaped(struct buffer *b, const char *s)
 {
 	const char *end = s + strlen(s), *run, *escaped;
-	int n = 0;
+	int n;
 
 	while (s < end) {
 		for (run = s; run < end && !escape(*run) && (n = xml_char(run, (size_t)(end - run))) > 0; run += n)
@@ -277,14 +277,24 @@ static int append_format(struct buffer *b, const char *format, va_list ap)
 		format += n;
 		if (failed || !*format)
 			break;
-		s = "%";
-		if (format[1] == 's' || format[1] == 'r')
+		switch (*++format) {
+		case 's':
 			s = va_arg(ap, const char *);
-		else if (format[1] == 'd')
-			snprintf(number, sizeof number, "%d", va_arg(ap, int));
-		s = format[1] == 'd' ? number : s ? s : "";
-		failed = format[1] == 's' ? append_escaped(b, s) : buffer_append(b, s, strlen(s));
-		format += strchr("srd%", format[1]) && format[1] ? 2 : 1;
+			failed = append_escaped(b, s ? s : "");
+			break;
+		case 'r':
+			s = va_arg(ap, const char *);
+			failed = buffer_append(b, s, s ? strlen(s) : 0);
+			break;
+		case 'd':
+			n = (size_t)snprintf(number, sizeof number, "%d", va_arg(ap, int));
+			failed = buffer_append(b, number, n);
+			break;
+		default: /* %%, or what is no format and stands for itself */
+			failed = buffer_append(b, "%", 1);
+			format -= *format != '%';
+		}
+		format++;
 	}
 	return failed;
 }
@@ -733,7 +743,7 @@ static void await_tunnel(struct conn *c)
 	char reason[REASON_SIZE];
 	int status = 0;
 
-	if (waitpid(t->pid, &status, WNOHANG) == 0) {
+	if (waitpid(t->pid, &status, WNOHANG) == 0) { /* NOLINT(clang-analyzer-core.NullDereference): ENDING has a tunnel */
 		if (now_ms() >= c->deadline) {
 			kill(-t->pid, t->killed++ ? SIGKILL : SIGTERM);
 			c->deadline = after(TUNNEL_TIMEOUT);
@@ -919,8 +929,10 @@ struct pbkdf2 {
 /* `salt` has 4 bytes of room behind its n, for the number of the block. */
 static void pbkdf2_init(struct pbkdf2 *p, const char *password, uint8_t *salt, size_t n, long rounds)
 {
+	static const uint8_t first_block[4] = {0, 0, 0, 1};
+
 	hmac_init(&p->key, password, strlen(password));
-	memcpy(salt + n, "\0\0\0\1", 4);
+	memcpy(salt + n, first_block, 4);
 	hmac(&p->key, salt, n + 4, p->u);
 	memcpy(p->result, p->u, 20);
 	p->rounds = rounds - 1;
@@ -971,7 +983,7 @@ static uint8_t *base64_decode(const char *s, size_t len, size_t *n)
 	size_t i, pad = len > 0 && s[len - 1] == '=' ? 1 + (len > 1 && s[len - 2] == '=') : 0;
 
 	for (i = *n = 0; data && i < len; i++) {
-		digit = s[i] && i < len - pad ? strchr(base64_digits, s[i]) : NULL;
+		digit = i < len - pad && s[i] ? strchr(base64_digits, s[i]) : NULL;
 		if (len % 4 || (!digit && i < len - pad)) {
 			free(data);
 			return NULL;
@@ -1436,7 +1448,8 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 	struct conn *c = conn_of(x);
 	struct request *r;
 	uint8_t random[8];
-	int i, failed;
+	int failed;
+	size_t i;
 
 	if (c->request_count == MAX_REQUESTS) {
 		errno = ENOBUFS;
@@ -1444,7 +1457,6 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 	}
 	r = calloc(1, sizeof *r);
 	failed = !r || random_bytes(random, sizeof random) || (to && !(r->to = print("%s", to)));
-
 	for (i = 0; i < 8 && !failed; i++)
 		snprintf(r->id + 2 * i, 3, "%02x", random[i]);
 	if (failed || xmpp_send(x, to ? "<iq type='%s' id='%s' to='%s'>%r</iq>" : "<iq type='%s' id='%s'>%s%r</iq>",

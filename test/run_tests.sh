@@ -2,6 +2,7 @@
 # run_tests.sh [group...] - all tests, or those of some groups:
 #
 #     unit      warnings, make, and the test programs in C
+#     tools     what gcc's analyzer, clang-tidy and cppcheck find
 #     cli       echobot where there is no server
 #     practice  the practice server, and the demo; more with slixmpp for Python
 #     prosody   echobot on a real server; needs Prosody, and slixmpp for Python
@@ -224,6 +225,33 @@ group_unit() {
 		skip "the test programs, sanitized" "$CC cannot do -fsanitize=address,undefined here"
 		test_programs plain
 	fi
+}
+
+# ------------------------------------------------------------------- Tools
+
+# Where they are wrong, a comment beside the line says so; what clang-tidy is not
+# asked at all is in .clang-tidy.
+finds_nothing() { # finds_nothing TOOL FLAGS...
+	found=$("$@" 2>&1) && [ -z "$found" ] || { echo "$found"; return 1; }
+}
+
+tidy() { clang-tidy --quiet "$1" -- -std=c99 2>"$tmp/progress" || { cat "$tmp/progress"; return 1; }; }
+
+group_tools() {
+	for tool in gcc clang-tidy cppcheck; do
+		if ! command -v $tool >/dev/null || { [ $tool = gcc ] && ! gcc -fanalyzer -E -x c /dev/null >/dev/null 2>&1; }; then
+			skip "what $tool finds" "it is not installed, or too old"
+			continue
+		fi
+		for file in *.c; do
+			case $tool in
+			gcc) check "gcc -fanalyzer $file" finds_nothing gcc -std=c99 -fanalyzer -c -o "$tmp/analyzed.o" "$file" ;;
+			clang-tidy) check "clang-tidy $file" finds_nothing tidy "$file" ;;
+			cppcheck) check "cppcheck $file" finds_nothing cppcheck --quiet --std=c99 --inline-suppr \
+				--enable=warning,style,portability,performance --suppress=variableScope "$file" ;;
+			esac
+		done
+	done
 }
 
 # --------------------------------------------------------------------- CLI
@@ -718,10 +746,10 @@ group_server() { # group_server SERVER
 
 # -------------------------------------------------------------------- Main
 
-for group in ${*:-unit cli practice prosody ejabberd}; do
+for group in ${*:-unit tools cli practice prosody ejabberd}; do
 	case $group in
-	unit|cli|practice|prosody|ejabberd) ;;
-	*) echo "usage: run_tests.sh [unit] [cli] [practice] [prosody] [ejabberd]" >&2; exit 2 ;;
+	unit|tools|cli|practice|prosody|ejabberd) ;;
+	*) echo "usage: run_tests.sh [unit] [tools] [cli] [practice] [prosody] [ejabberd]" >&2; exit 2 ;;
 	esac
 done
 tmp=$(mktemp -d) || exit 1
@@ -734,9 +762,9 @@ for file in *bot.c; do
 	check "$file compiles with plain $CC" compiles plain "$file"
 done
 echobot=$tmp/plain/echobot jumperbot=$tmp/plain/jumperbot
-for group in ${*:-unit cli practice prosody ejabberd}; do
+for group in ${*:-unit tools cli practice prosody ejabberd}; do
 	case $group in
-	unit|cli|practice) group_$group ;;
+	unit|tools|cli|practice) group_$group ;;
 	*) group_server "$group" ;;
 	esac
 done
