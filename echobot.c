@@ -146,6 +146,7 @@ int main(int argc, char **argv)
 	sigaction(SIGINT, &on_signal, NULL);
 	sigaction(SIGTERM, &on_signal, NULL);
 	setvbuf(stdout, NULL, _IOLBF, 0); /* each line is seen at once, in a pipe, too */
+	setvbuf(stderr, NULL, _IOLBF, 0); /* and is written at once: a trace has many short pieces */
 	bot = xmpp_new(&options);
 	if (!bot) {
 		perror("echobot");

@@ -925,6 +925,7 @@ int main(int argc, char **argv)
 		return usage();
 	sigaction(SIGINT, &on_signal, NULL);
 	sigaction(SIGTERM, &on_signal, NULL);
+	setvbuf(stderr, NULL, _IOLBF, 0); /* a trace has many short pieces */
 	status = divide(&c) || run_crowd(&c);
 	free(c.shares);
 	return status;
