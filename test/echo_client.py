@@ -2,12 +2,13 @@
 """Talks to an echobot on a real server, with slixmpp: an XMPP library that
 knows nothing of ours.
 
-usage: echo_client.py [--user NAME] [--tls CAFILE] [--count N | --leave] PORT JID
+usage: echo_client.py [--user NAME] [--resource NAME] [--tls CAFILE]
+                      [--count N | --leave] PORT JID
 
 JID is the bot's full address. Without options: all that echobot must answer,
 and how, and all that it must not answer. With --count: N messages at once must
 come back in order. With --leave: says one thing and is gone before an answer
-can come. With --tls: logs in over TLS, to a server whose certificate is signed
+can come. With --resource: asks for it. With --tls: logs in over TLS, to a server whose certificate is signed
 by the CA in CAFILE. It ends with the first check that fails. The last line is
 "N passed, N failed", the exit status 1 if one failed.
 """
@@ -57,8 +58,8 @@ UNWANTED = {
 class Client(slixmpp.ClientXMPP):
     """One account, logged in. All messages and presences wait in two queues."""
 
-    def __init__(self, user, port, tls):
-        super().__init__(user + "@localhost", user)
+    def __init__(self, user, port, tls, resource=""):
+        super().__init__(user + "@localhost" + ("/" + resource if resource else ""), user)
         self.port, self.tls = port, tls
         self.ca_certs = tls
         self.register_plugin("xep_0199")
@@ -191,7 +192,7 @@ async def passes(name, coroutine):
 
 
 async def main(args):
-    client = Client(args.user, args.port, args.tls)
+    client = Client(args.user, args.port, args.tls, args.resource)
     if not await passes("%s logs in" % args.user, client.log_in()):
         print("0 passed, 1 failed")
         return 1
@@ -218,6 +219,7 @@ if __name__ == "__main__":
     parser.add_argument("port", type=int)
     parser.add_argument("bot")
     parser.add_argument("--user", default="alice")
+    parser.add_argument("--resource", default="")
     parser.add_argument("--tls", metavar="CAFILE")
     parser.add_argument("--count", type=int)
     parser.add_argument("--leave", action="store_true")

@@ -14,130 +14,9 @@
 # is "N passed, N failed, N skipped"; exit status 1 if any failed.
 CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 1
 
-: "${CC:=cc}"
-passed=0 failed=0 skipped=0
-processes=     # that we started and have not yet waited for
-server= dir=   # the XMPP server that runs, and its directory; none if empty
-
-# ------------------------------------------------------------------ Checks
-#
-# A check is a command. What it says is shown only if it fails.
-
-check() { # check NAME COMMAND...
-	name=$1
-	shift
-	if "$@" >"$tmp/log" 2>&1; then pass "$name"; else fail "$name"; return 1; fi
-}
-
-pass() {
-	passed=$((passed + 1))
-	echo "ok - $1"
-}
-
-fail() {
-	failed=$((failed + 1))
-	echo "FAIL - $1"
-	tail -n 40 "$tmp/log" | cut -c 1-300 | sed 's/^/    /'
-	return 1
-}
-
-skip() { # skip NAME REASON
-	skipped=$((skipped + 1))
-	echo "skip - $1: $2"
-}
-
-# A program with checks of its own: its last line says how many.
-check_program() { # check_program NAME COMMAND...
-	name=$1
-	shift
-	within 300 "$@" >"$tmp/log" 2>&1
-	status=$?
-	counts=$(tail -n 1 "$tmp/log" | grep '^[0-9]* passed, [0-9]* failed$')
-	good=${counts%% *} bad=${counts#*, } bad=${bad%% *}
-	passed=$((passed + ${good:-0}))
-	if [ $status -eq 0 ] && [ "$bad" = 0 ]; then
-		echo "ok - $name: $good checks"
-	else
-		fail "$name: ${counts:-no count}, exit status $status"
-		failed=$((failed + (${bad:-0} > 1 ? bad - 1 : 0))) # one is counted already
-		return 1
-	fi
-}
-
-says() { # says PATTERN FILE: is there such a line? If not, shows the last ones
-	grep -q -e "$1" "$2" || { echo "no '$1' in:"; tail -n 20 "$2"; return 1; }
-}
-
-# --------------------------------------------------------------- Processes
-
-# Polls until the command is true, for that many seconds or a little longer.
-wait_for() { # wait_for SECONDS COMMAND...
-	tries=$(($1 * 20))
-	shift
-	until "$@"; do
-		[ $tries -gt 0 ] || return 1
-		tries=$((tries - 1))
-		sleep 0.05
-	done
-}
-
-gone() { ! kill -0 "$1" 2>/dev/null; }
-
-remember() { processes="$processes $1"; }
-
-# Waits for it and returns its status. From then on its number may be another's.
-forget() {
-	processes=$(printf '%s\n' $processes | grep -vx "$1")
-	wait "$1" 2>/dev/null
-}
-
-# The command's status, or 124 if it had to be killed. It runs in the
-# background, because a shell heeds its own signals only between commands.
-within() { # within SECONDS COMMAND...
-	limit=$1
-	shift
-	"$@" &
-	job=$!
-	remember $job
-	if wait_for "$limit" gone $job; then
-		forget $job
-	else
-		echo "still running after $limit s"
-		kill -KILL $job
-		forget $job
-		return 124
-	fi
-}
-
-clean_up() {
-	for process in $processes; do
-		kill -KILL "$process" 2>/dev/null
-	done
-	stop_server
-	rm -rf "$tmp"
-}
+. test/lib.sh
 
 # -------------------------------------------------------------------- Unit
-
-# The other sources that a program is made of. A test that looks inside one
-# includes it, and must not be linked with it.
-sources() { # sources PROGRAM.c
-	for source in xmpp.c xmlstream.c; do
-		grep -q "^#include \"\.\./$source\"" "$1" || echo $source
-	done
-}
-
-# Makes $tmp/HOW/PROGRAM. A warning is a failure. $CC and $LDLIBS are without
-# quotes: they may be several words.
-compiles() { # compiles HOW PROGRAM.c FLAGS...
-	program=$tmp/$1/$(basename "$2" .c) source_file=$2
-	mkdir -p "$tmp/$1"
-	shift 2
-	$CC "$@" -I. -o "$program" "$source_file" $(sources "$source_file") ${LDLIBS:-} >"$tmp/warnings" 2>&1
-	status=$?
-	cat "$tmp/warnings"
-	[ $status -eq 0 ] && ! [ -s "$tmp/warnings" ]
-}
 
 # In a copy, because make writes to where it is.
 make_works() {
@@ -319,49 +198,7 @@ stuck_tunnel() {
 	forget $pid && gone "$(cat "$tmp/stuck")"
 }
 
-# ----------------------------------------------------------------- Servers
-
-# A fresh one. Sets $PORT.
-start_server() { # start_server SERVER VARIABLE=VALUE...
-	server=$1 dir=$tmp/server
-	shift
-	assignments=$(env "$@" sh "test/servers/$server.sh" start "$dir") && eval "$assignments"
-}
-
-stop_server() {
-	if [ -d "$dir" ]; then
-		sh "test/servers/$server.sh" kill "$dir"
-		rm -rf "$dir"
-	fi
-	dir=
-}
-
-# Starts a bot and waits until it is logged in. Sets $pid and $jid. What it
-# prints goes to $tmp/NAME.out, its trace to $tmp/NAME.err.
-log_in() { # log_in NAME COMMAND...
-	bot=$tmp/$1
-	shift
-	: >"$bot.out" # now, or we could read what the bot before it said
-	"$@" -v -p "$PORT" >"$bot.out" 2>"$bot.err" &
-	pid=$!
-	remember $pid
-	wait_for 20 ready_or_gone
-	jid=$(sed -n 's/^echobot: ready as //p' "$bot.out")
-	[ -n "$jid" ] || { tail -n 20 "$bot.err"; return 1; }
-}
-
-ready_or_gone() { grep -q '^echobot: ready as ' "$bot.out" || gone $pid; }
-
-# On the signal it says goodbye, waits for the server's, and is content.
-ends_well() { # ends_well NAME PID SIGNAL
-	kill -"$3" "$2"
-	wait_for 5 gone "$2" || { echo "still running 5 s after SIG$3"; return 1; }
-	forget "$2"
-	status=$?
-	[ $status -eq 0 ] || { echo "exit status $status"; tail -n 40 "$tmp/$1.err"; return 1; }
-	tail -n 2 "$tmp/$1.err" > "$tmp/last"
-	says '^C: </stream:stream>$' "$tmp/last" && says '^S: </stream:stream>$' "$tmp/last"
-}
+# ----------------------------------------------------------------- Echobot
 
 # PLAIN sends the password in base64, behind \0echobot\0: that is AGVjaG9ib3QA.
 hides_password() { # hides_password TRACE [PASSWORD]
@@ -480,25 +317,6 @@ test_memory() {
 
 # ------------------------------------------------------------- Jumperbots
 
-# Runs some; the summary goes to $tmp/crowd.out.
-crowd() { within 120 "$jumperbot" -p "$PORT" "$@" >"$tmp/crowd.out" 2>"$tmp/crowd.err"; }
-
-# Does the summary say that? name=value is that, name:n at least that much.
-tells() { # tells EXPECTATION...
-	for expected; do
-		case $expected in
-		*=*) grep -qx "$expected" "$tmp/crowd.out" ;;
-		*:*) [ "$(sed -n "s/^${expected%:*}=//p" "$tmp/crowd.out")" -ge "${expected#*:}" ] ;;
-		esac || { echo "not $expected:"; cat "$tmp/crowd.out" "$tmp/crowd.err"; return 1; }
-	done
-}
-
-# All got in, and all that was said came back, once.
-all_is_well() { # all_is_well BOTS PHRASES
-	tells bots="$1" entered="$1" sent:"$2" lost=0 refused=0 no_entry=0 thrown_out=0 throttled=0 bounced=0 \
-		unanswered=0 unheard=0 repeated=0 && tells heard="$(sed -n 's/^sent=//p' "$tmp/crowd.out")"
-}
-
 happy_crowd() { # happy_crowd BOTS PHRASES OPTION...
 	bots=$1 phrases=$2
 	shift 2
@@ -522,14 +340,10 @@ all_come_back() {
 	wait_for 60 grep -q '100 running, 100 logged in' "$tmp/crowd.out" || { cat "$tmp/crowd.out"; return 1; }
 	before=$(wc -l <"$tmp/crowd.out")
 	sh "test/servers/$server.sh" stop "$dir" && PORT=$PORT start_server "$server" "$@" || return 1
-	wait_for 120 back_in_room || { cat "$tmp/crowd.out" "$tmp/crowd.err"; return 1; }
+	wait_for 120 back_in_room 100 || { cat "$tmp/crowd.out" "$tmp/crowd.err"; return 1; }
 	kill $pid
 	forget $pid || { echo "exit status $?"; return 1; }
 	tells entered=100 lost:100 repeated=0 refused=0
-}
-
-back_in_room() {
-	tail -n +$((before + 1)) "$tmp/crowd.out" | grep -q '100 running, 100 logged in, 100 in a room.* lost [0-9]'
 }
 
 test_crowds() {
@@ -548,6 +362,80 @@ test_registration() {
 	check "$what: and are known the next time" happy_crowd 20 20 -d 4 -i 10 -R -f 1000
 }
 
+# ------------------------------------------------------------------ Faults
+
+# For 3 s: all wait, and nothing is lost.
+server_stands_still() {
+	"$jumperbot" -p "$PORT" -n 20 -d 10 -i 20 -v >"$tmp/crowd.out" 2>"$tmp/crowd.err" &
+	pid=$!
+	remember $pid
+	wait_for 20 grep -q "^S([^)]*): <message.*type='groupchat'" "$tmp/crowd.err" || return 1
+	kill -STOP "$(cat "$dir/pid")" && sleep 3 && kill -CONT "$(cat "$dir/pid")"
+	forget $pid || { echo "exit status $?"; return 1; }
+	all_is_well 20 20
+}
+
+# The bot has more to say than is taken from it: it stands still while the server
+# hears 180 long messages; then somebody on the way does while the bot answers.
+nobody_reads() { # nobody_reads PROCESS
+	kill -STOP $bot_pid
+	"$tmp/plain/flood" "$PORT" alice "$jid" 180 180 8000 >"$tmp/flood.out" 2>&1 &
+	flood=$!
+	remember $flood
+	wait_for 30 grep -q 'all said' "$tmp/flood.out" || { echo "not all said"; cat "$tmp/flood.out"; return 1; }
+	kill -STOP "$1" && kill -CONT $bot_pid
+	wait_for 10 grep -q '^C: <message' "$tmp/bot.err"
+	kill -CONT "$1"
+	forget $flood || { cat "$tmp/flood.out"; return 1; }
+}
+
+# A socketpair takes a few hundred KB, and no more.
+test_slow_tunnel() {
+	check "$what: the bot logs in through socat" log_in bot "$echobot" -x 'socat - TCP:%s:%p' || return
+	bot_pid=$pid
+	tunnel_pid=$(ps -A -o pid= -o args= | awk -v to="TCP:localhost:$PORT" '$2 == "socat" && $4 == to { print $1 }')
+	check "$what: the tunnel does not read what the bot says" nobody_reads "$tunnel_pid"
+	check_program "$what: the bot goes on" $client --count 100 "$PORT" "$jid"
+	check "$what: SIGTERM ends it politely" ends_well bot $pid TERM
+}
+
+ends_for_good() { # ends_for_good SECONDS PATTERN
+	wait_for "$1" gone $bot_pid || { echo "still running after $1 s"; tail "$tmp/bot.err"; return 1; }
+	forget $bot_pid
+	status=$?
+	[ $status -eq 1 ] || { echo "exit status $status"; return 1; }
+	says "^echobot: .*$2" "$tmp/bot.err"
+}
+
+# Somebody logs in as the bot, down to the resource.
+somebody_takes_its_place() {
+	within 30 $client --user echobot --resource "${jid#*/}" --leave "$PORT" bob@localhost && ends_for_good 10 conflict
+}
+
+password_changes() {
+	sh "test/servers/$server.sh" stop "$dir" && rm -rf "$dir" && PORT=$PORT start_server "$server" ECHOBOT=changed &&
+		ends_for_good 60 not-authorized
+}
+
+test_faults() {
+	check "$what: it stands still under 20 jumperbots" server_stands_still
+	check "test/flood.c compiles" compiles plain test/flood.c
+	if command -v socat >/dev/null; then
+		test_slow_tunnel
+	else
+		skip "$what: a slow tunnel" "socat is not installed"
+	fi
+	check "$what: the bot logs in" log_in bot "$echobot" || return
+	bot_pid=$pid
+	check "$what: it does not read what the bot says" nobody_reads "$(cat "$dir/pid")"
+	check_program "$what: the bot goes on" $client --count 100 "$PORT" "$jid"
+	check "$what: somebody takes the bot's place" somebody_takes_its_place
+	check "$what: the bot logs in again" log_in bot "$echobot" || return
+	bot_pid=$pid
+	check_program "$what: and goes on" $client --count 100 "$PORT" "$jid"
+	check "$what: its password is changed" password_changes
+}
+
 # A test function on a fresh server.
 on_server() { # on_server FUNCTION SERVER VARIABLE=VALUE...
 	function=$1
@@ -564,20 +452,6 @@ demo_works() {
 	mkdir -p "$tmp/demo"
 	TMPDIR=$tmp/demo within 60 sh test/demo.sh >"$tmp/demo.out" || return 1
 	says 'answers: O Romeo, Romeo! <Wherefore>' "$tmp/demo.out" && rmdir "$tmp/demo"
-}
-
-# Sets $PORT and $practice, a process.
-start_practice() { # start_practice PROGRAM OPTION...
-	: >"$tmp/practice.out"
-	"$@" -p 0 >"$tmp/practice.out" 2>&1 &
-	practice=$!
-	remember $practice
-	wait_for 10 says 'listening on port' "$tmp/practice.out" || return 1
-	PORT=$(sed -n 's/.*listening on port //p' "$tmp/practice.out")
-}
-
-stop_practice() {
-	kill "$practice" && wait_for 5 gone "$practice" && wait "$practice"
 }
 
 test_practice() { # test_practice HOW
@@ -734,6 +608,7 @@ group_server() { # group_server SERVER
 	on_server test_crowds "$1" AUTH=both USERS=200
 	on_server test_many "$1" AUTH=plain USERS=1500
 	on_server test_comeback "$1" USERS=100
+	on_server test_faults "$1" USERS=20
 	on_server test_registration "$1" REGISTER=yes
 	if [ "$1" = prosody ]; then
 		if command -v valgrind >/dev/null; then
@@ -752,16 +627,10 @@ for group in ${*:-unit tools cli practice prosody ejabberd}; do
 	*) echo "usage: run_tests.sh [unit] [tools] [cli] [practice] [prosody] [ejabberd]" >&2; exit 2 ;;
 	esac
 done
-tmp=$(mktemp -d) || exit 1
-trap clean_up EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
 
 for file in *bot.c; do
 	check "$file compiles with plain $CC" compiles plain "$file"
 done
-echobot=$tmp/plain/echobot jumperbot=$tmp/plain/jumperbot
 for group in ${*:-unit tools cli practice prosody ejabberd}; do
 	case $group in
 	unit|tools|cli|practice) group_$group ;;

@@ -29,6 +29,7 @@ usage() {
 	  LIMITS=none|default      rate limits as in the package    (none)
 	  IDLE=seconds             probe clients that are idle      (off)
 	  USERS=n                  jumperbot_0 to n-1               (10)
+	  ECHOBOT=password         of the account echobot           (echobot)
 	  REGISTER=no|yes          may clients make accounts?       (no)
 	  PORT=n                   that port or none                (a free one)
 	END
@@ -44,7 +45,7 @@ one_of() { # one_of NAME VALUE ALLOWED...
 
 read_options() {
 	: "${AUTH:=both}" "${STORE:=plain}" "${TLS:=none}" "${CERT:=good}"
-	: "${LIMITS:=none}" "${IDLE:=}" "${USERS:=10}" "${REGISTER:=no}" "${PORT:=}"
+	: "${LIMITS:=none}" "${IDLE:=}" "${USERS:=10}" "${ECHOBOT:=echobot}" "${REGISTER:=no}" "${PORT:=}"
 	one_of AUTH "$AUTH" both plain scram
 	one_of STORE "$STORE" plain hashed
 	one_of TLS "$TLS" none required direct
@@ -59,7 +60,7 @@ has_ipv6() { grep -q '^0\{31\}1 ' /proc/net/if_inet6 2>/dev/null; }
 
 # "name password" lines, one for each account.
 make_users() {
-	printf '%s\n' 'echobot echobot' 'alice alice' 'bob bob'
+	printf '%s\n' "echobot $ECHOBOT" 'alice alice' 'bob bob'
 	i=0
 	while [ "$i" -lt "$USERS" ]; do
 		echo "jumperbot_$i jumperbot"
