@@ -1,0 +1,100 @@
+#!/bin/sh
+# soak.sh [messages] - what takes too long for run_tests.sh: that many messages
+# (2,000,000) through one echobot, whose memory must not grow, on the practice
+# server and, where it is installed, on Prosody; and Prosody killed ten times in a
+# row under 50 jumperbots and an echobot. At some 5,000 messages a second, and up
+# to a minute for all to come back, that is half an hour. It shows how far it is.
+CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 1
+
+. test/lib.sh
+
+messages=${1:-2000000}
+kills=10
+
+memory() { ps -o rss= -p "$1" | tr -d ' '; } # KB
+
+# The last line of a file, each time there is another, until the process is gone.
+show_progress() { # show_progress PROCESS FILE COMMAND...
+	process=$1 file=$2 shown=
+	shift 2
+	until gone "$process"; do
+		sleep 1
+		line=$(tail -n 1 "$file")
+		if [ "$line" != "$shown" ]; then
+			shown=$line
+			echo "    $what: $line$("$@")"
+		fi
+	done
+}
+
+beside() { echo ", echobot: $(memory $pid) KB"; }
+
+# A tenth of them comes first: then echobot has all the memory that it needs.
+many_messages() {
+	"$echobot" -p "$PORT" >"$tmp/bot.out" 2>"$tmp/bot.err" &
+	pid=$!
+	remember $pid
+	wait_for 20 says 'ready as' "$tmp/bot.out" || return 1
+	jid=$(sed -n 's/^echobot: ready as //p' "$tmp/bot.out")
+	for count in $((messages / 10)) $((messages - messages / 10)); do
+		before=$(memory $pid)
+		"$tmp/plain/flood" "$PORT" alice "$jid" $count 100 50 >"$tmp/flood.out" 2>&1 &
+		flood=$!
+		remember $flood
+		show_progress $flood "$tmp/flood.out" beside >&3
+		forget $flood || { cat "$tmp/flood.out"; return 1; }
+	done
+	after=$(memory $pid)
+	echo "    $what: memory from $before to $after KB" >&3
+	kill $pid
+	forget $pid && [ $((after - before)) -lt 100 ]
+}
+
+back_again() { [ "$(grep -c 'ready as' "$tmp/bot.out")" -gt "$1" ]; }
+
+# SIGKILL: connections just vanish, and there is another server on the port.
+kill_one() { # kill_one NUMBER
+	before=$(wc -l <"$tmp/crowd.out")
+	sh test/servers/prosody.sh kill "$dir" && rm -rf "$dir" && PORT=$PORT start_server prosody USERS=50 &&
+		wait_for 180 back_in_room 50 && wait_for 180 back_again "$1" &&
+		within 60 "$tmp/plain/flood" "$PORT" alice "$(sed -n 's/^echobot: ready as //p' "$tmp/bot.out" | tail -n 1)" 100 10 50
+}
+
+many_kills() {
+	"$echobot" -p "$PORT" >"$tmp/bot.out" 2>"$tmp/bot.err" &
+	bot=$!
+	"$jumperbot" -p "$PORT" -n 50 -i 2 -m >"$tmp/crowd.out" 2>"$tmp/crowd.err" &
+	crowd=$!
+	remember $bot
+	remember $crowd
+	wait_for 60 grep -q '50 running, 50 logged in' "$tmp/crowd.out" || { cat "$tmp/crowd.out"; return 1; }
+	number=1
+	while [ $number -le $kills ]; do
+		check "$what: killed, $number of $kills: all 51 come back" kill_one $number
+		number=$((number + 1))
+	done
+	kill $bot $crowd
+	check "$what: echobot ends" forget $bot
+	check "$what: the jumperbots end" forget $crowd
+	check "$what: no phrase was heard twice, nobody left out" tells entered=50 repeated=0 refused=0
+	sed -n '/^bots=/,$s/^/    /p' "$tmp/crowd.out"
+}
+
+echo "This takes about half an hour."
+exec 3>&1
+for program in echobot.c jumperbot.c test/flood.c test/server.c; do
+	check "$program compiles" compiles plain "$program" -O2 || exit 1
+done
+what="practice server"
+check "$what: it starts" start_practice "$tmp/plain/server" && check "$what: $messages messages" many_messages
+why=$(sh test/servers/prosody.sh probe | head -n 1)
+if [ -n "$why" ]; then
+	skip prosody "$why"
+else
+	what=prosody
+	check "$what: it starts" start_server prosody && check "$what: $messages messages" many_messages
+	stop_server
+	check "$what: it starts" start_server prosody USERS=50 && many_kills
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]
