@@ -69,7 +69,7 @@ enum {
 	READ_SIZE = 64 * 1024,   /* bytes read at once */
 	MIN_ROUNDS = 4096,       /* of PBKDF2, that a server may ask for: fewer would be too easy to */
 	MAX_ROUNDS = 100000,     /* break, more would keep us busy for nothing */
-	ROUNDS_AT_ONCE = 2000    /* in one turn of the loop: a few ms */
+	ROUNDS_AT_ONCE = 2000    /* in one turn of the loop: about a ms */
 };
 
 enum state {
@@ -804,26 +804,31 @@ static uint32_t rotate(uint32_t x, int n)
 	return x << n | x >> (32 - n);
 }
 
-/* One block of SHA-1; RFC 3174 section 6.1, names as there. */
-static void sha1_block(uint32_t h[5], const uint8_t *p)
+/* The word for step t; of those before it, the last 16 are in w. */
+static uint32_t schedule(uint32_t w[16], int t)
 {
-	static const uint32_t k[] = {0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC, 0xCA62C1D6};
-	uint32_t w[80], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4], f, temp;
+	if (t >= 16)
+		w[t % 16] = rotate(w[(t - 3) % 16] ^ w[(t - 8) % 16] ^ w[(t - 14) % 16] ^ w[t % 16], 1);
+	return w[t % 16];
+}
+
+/* One block of SHA-1; RFC 3174 section 6.2, names as there. */
+static void sha1_block(uint32_t h[5], const uint32_t block[16])
+{
+	uint32_t w[16], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4], temp;
 	int t;
 
-	for (t = 0; t < 16; t++, p += 4)
-		w[t] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+#define STEP(f, k) (temp = rotate(a, 5) + (f) + e + schedule(w, t) + (k), e = d, d = c, c = rotate(b, 30), b = a, a = temp)
+	memcpy(w, block, sizeof w);
+	for (t = 0; t < 20; t++)
+		STEP((b & c) | (~b & d), 0x5A827999);
+	for (; t < 40; t++)
+		STEP(b ^ c ^ d, 0x6ED9EBA1);
+	for (; t < 60; t++)
+		STEP((b & c) | (b & d) | (c & d), 0x8F1BBCDC);
 	for (; t < 80; t++)
-		w[t] = rotate(w[t - 3] ^ w[t - 8] ^ w[t - 14] ^ w[t - 16], 1);
-	for (t = 0; t < 80; t++) {
-		f = t < 20 ? (b & c) | (~b & d) : t < 40 || t >= 60 ? b ^ c ^ d : (b & c) | (b & d) | (c & d);
-		temp = rotate(a, 5) + f + e + w[t] + k[t / 20];
-		e = d;
-		d = c;
-		c = rotate(b, 30);
-		b = a;
-		a = temp;
-	}
+		STEP(b ^ c ^ d, 0xCA62C1D6);
+#undef STEP
 	h[0] += a;
 	h[1] += b;
 	h[2] += c;
@@ -834,15 +839,15 @@ static void sha1_block(uint32_t h[5], const uint8_t *p)
 struct sha1 {
 	uint32_t h[5];
 	uint64_t n;             /* bytes so far; the last n % 64 wait in block */
-	uint8_t block[64];
+	uint32_t block[16];     /* most significant byte first */
 };
 
 static void sha1_init(struct sha1 *s)
 {
 	static const uint32_t h[] = {0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0};
 
+	memset(s, 0, sizeof *s);
 	memcpy(s->h, h, sizeof h);
-	s->n = 0;
 }
 
 static void sha1_update(struct sha1 *s, const void *data, size_t n)
@@ -850,10 +855,18 @@ static void sha1_update(struct sha1 *s, const void *data, size_t n)
 	const uint8_t *p = data;
 
 	for (; n > 0; n--) {
-		s->block[s->n++ % 64] = *p++;
-		if (s->n % 64 == 0)
+		s->block[s->n / 4 % 16] = s->block[s->n / 4 % 16] << 8 | *p++;
+		if (++s->n % 64 == 0)
 			sha1_block(s->h, s->block);
 	}
+}
+
+static void to_bytes(const uint32_t h[5], uint8_t digest[20])
+{
+	int i;
+
+	for (i = 0; i < 20; i++)
+		digest[i] = (uint8_t)(h[i / 4] >> (24 - 8 * (i % 4)));
 }
 
 static void sha1_final(struct sha1 *s, uint8_t digest[20])
@@ -868,8 +881,7 @@ static void sha1_final(struct sha1 *s, uint8_t digest[20])
 	for (i = 0; i < 8; i++)
 		length[i] = (uint8_t)(bits >> (56 - 8 * i));
 	sha1_update(s, length, 8);
-	for (i = 0; i < 20; i++)
-		digest[i] = (uint8_t)(s->h[i / 4] >> (24 - 8 * (i % 4)));
+	to_bytes(s->h, digest);
 }
 
 /* HMAC-SHA-1 (RFC 2104) with a key whose two padded blocks are hashed already:
@@ -922,7 +934,7 @@ static void hmac_once(const void *key, size_t key_n, const void *data, size_t n,
  * meant to take long, and so is run in portions, for others not to wait. */
 struct pbkdf2 {
 	struct hmac key;
-	uint8_t u[20], result[20];
+	uint32_t u[5], result[5];
 	long rounds;            /* still to be run */
 };
 
@@ -930,22 +942,40 @@ struct pbkdf2 {
 static void pbkdf2_init(struct pbkdf2 *p, const char *password, uint8_t *salt, size_t n, long rounds)
 {
 	static const uint8_t first_block[4] = {0, 0, 0, 1};
+	uint8_t u[20];
+	int i;
 
 	hmac_init(&p->key, password, strlen(password));
 	memcpy(salt + n, first_block, 4);
-	hmac(&p->key, salt, n + 4, p->u);
+	hmac(&p->key, salt, n + 4, u);
+	memset(p->u, 0, 20);
+	for (i = 0; i < 20; i++)
+		p->u[i / 4] = p->u[i / 4] << 8 | u[i];
 	memcpy(p->result, p->u, 20);
 	p->rounds = rounds - 1;
+}
+
+/* Half an HMAC: the hash of `pad`, which is hashed already, and of u. `block`
+ * holds the end of such a message behind room for u. */
+static void rehash(uint32_t u[5], const uint32_t pad[5], uint32_t block[16])
+{
+	memcpy(block, u, 20);
+	memcpy(u, pad, 20);
+	sha1_block(u, block);
 }
 
 /* Runs so many rounds at most. Returns how many of them were not needed. */
 static long pbkdf2_run(struct pbkdf2 *p, long most)
 {
+	uint32_t block[16] = {0};
 	int i;
 
+	block[5] = 0x80000000;
+	block[15] = (64 + 20) * 8; /* bits */
 	for (; most > 0 && p->rounds > 0; most--, p->rounds--) {
-		hmac(&p->key, p->u, 20, p->u);
-		for (i = 0; i < 20; i++)
+		rehash(p->u, p->key.inner.h, block);
+		rehash(p->u, p->key.outer.h, block);
+		for (i = 0; i < 5; i++)
 			p->result[i] ^= p->u[i];
 	}
 	return most;
@@ -1036,12 +1066,13 @@ static const char *scram_attr(const char *message, char name, size_t *n)
 
 /* The proof that we know the password, and what the server must answer with to
  * prove that it does, too; RFC 5802 section 3, names as there. */
-static void scram_prove(const uint8_t salted[20], const char *message, uint8_t proof[20], uint8_t signature[20])
+static void scram_prove(const uint32_t hi[5], const char *message, uint8_t proof[20], uint8_t signature[20])
 {
-	uint8_t client_key[20], stored_key[20], server_key[20];
+	uint8_t salted[20], client_key[20], stored_key[20], server_key[20];
 	struct sha1 sha;
 	int i;
 
+	to_bytes(hi, salted);
 	hmac_once(salted, 20, "Client Key", 10, client_key);
 	sha1_init(&sha);
 	sha1_update(&sha, client_key, 20);

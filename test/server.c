@@ -87,7 +87,7 @@ struct account {
 	char registered;        /* the name is taken: by registration, or in the file */
 	char hashed;            /* the next two are known */
 	uint8_t salt[SALT + 4]; /* with the room that pbkdf2_init() needs */
-	uint8_t salted[20];     /* all that a SCRAM server has to keep */
+	uint32_t salted[5];     /* all that a SCRAM server has to keep */
 	struct session *sessions; /* the bound ones */
 	struct contact *contacts;
 };
