@@ -149,7 +149,7 @@ int buffer_reserve(struct buffer *b, size_t n)
 
 int buffer_append(struct buffer *b, const void *bytes, size_t n)
 {
-	if (buffer_reserve(b, n))
+	if (n > b->size - b->end && buffer_reserve(b, n))
 		return -1;
 	if (n > 0)
 		memcpy(b->bytes + b->end, bytes, n);
@@ -210,7 +210,7 @@ static size_t whole_characters(const char *s, size_t n)
 			if ((w | (w - space)) & high)
 				break;
 		}
-		if (i == n || (len = xml_char(s + i, n - i)) <= 0)
+		if (i == n || (len = (signed char)s[i] >= ' ' ? 1 : xml_char(s + i, n - i)) <= 0)
 			return i;
 		i += (size_t)len;
 	}
@@ -230,23 +230,26 @@ int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n)
 /* What an ASCII character can be. The others are plain text here; in a name it
  * takes a closer look at them. In the table: P is plain, N may be in a name, L
  * may begin one, D is a digit and X a letter that is a hexadecimal one. */
-enum { SPACE = 1, NAME = 2, START = 4, TEXT = 8, VALUE = 16, DIGIT = 32, HEX = 64 };
+enum { SPACE = 1, NAME = 2, START = 4, TEXT = 8, VALUE = 16, DIGIT = 32, HEX = 64, MARK = 128 };
 #define P (TEXT | VALUE)
+#define P16 P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P
 #define N (P | NAME)
 #define D (N | DIGIT | HEX)
 #define L (N | START)
 #define X (L | HEX)
-static const unsigned char kind[128] = {
+static const unsigned char kind[256] = {
 	0, 0, 0, 0, 0, 0, 0, 0, 0, TEXT | SPACE, TEXT | SPACE, 0, 0, SPACE, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	P | SPACE, P, TEXT, P, P, P, 0, TEXT, P, P, P, P, P, N, N, P, /*   ! " # $ % & ' ( ) * + , - . / */
-	D, D, D, D, D, D, D, D, D, D, L, P, 0, P, P, P,               /* 0-9 : ; < = > ? */
+	P | SPACE, P, TEXT | MARK, P, P, P, 0, TEXT | MARK, P, P, P, P, P, N, N, P, /*   ! " # $ % & ' ( ) * + , - . / */
+	D, D, D, D, D, D, D, D, D, D, L, P, MARK, P, P | MARK, P,     /* 0-9 : ; < = > ? */
 	P, X, X, X, X, X, X, L, L, L, L, L, L, L, L, L,               /* @ A-O */
 	L, L, L, L, L, L, L, L, L, L, L, P, P, VALUE, P, L,           /* P-Z [ \ ] ^ _ */
 	P, X, X, X, X, X, X, L, L, L, L, L, L, L, L, L,               /* ` a-o */
-	L, L, L, L, L, L, L, L, L, L, L, P, P, P, P, P                /* p-z { | } ~ DEL */
+	L, L, L, L, L, L, L, L, L, L, L, P, P, P, P, P,               /* p-z { | } ~ DEL */
+	P16, P16, P16, P16, P16, P16, P16, P16                        /* not ASCII */
 };
 #undef P
+#undef P16
 #undef N
 #undef D
 #undef L
@@ -254,9 +257,7 @@ static const unsigned char kind[128] = {
 
 static int is(char c, int what)
 {
-	unsigned char u = (unsigned char)c;
-
-	return (u < 0x80 ? kind[u] : TEXT | VALUE) & what;
+	return kind[(unsigned char)c] & what;
 }
 
 static const char *skip_space(const char *p, const char *end)
@@ -266,9 +267,10 @@ static const char *skip_space(const char *p, const char *end)
 	return p;
 }
 
-/* Can the character at p be in a name (NAME), or begin one (START)? XML 1.0,
- * fifth edition, section 2.3; the last three ranges may not begin a name. */
-static int is_name(const char *p, int what)
+/* Can the character at p, which is not ASCII, be in a name (NAME), or begin one
+ * (START)? XML 1.0, fifth edition, section 2.3; the last three ranges may not
+ * begin a name. */
+static int is_foreign_name(const char *p, int what)
 {
 	static const uint32_t range[][2] = {
 		{0xC0, 0xD6}, {0xD8, 0xF6}, {0xF8, 0x2FF}, {0x370, 0x37D}, {0x37F, 0x1FFF},
@@ -280,16 +282,19 @@ static int is_name(const char *p, int what)
 	uint32_t c;
 	int len;
 
-	if ((unsigned char)*p < 0x80)
-		return is(*p, what);
 	len = xml_char(p, 4);
-	c = (unsigned char)*p & (0x7Fu >> len);
+	c = (unsigned char)*p & (0x7Fu >> len); /* NOLINT(clang-analyzer-core.UndefinedBinaryOperatorResult): p is checked */
 	while (--len > 0)
 		c = c << 6 | ((unsigned char)*++p & 0x3F);
 	for (i = 0; i < n; i++)
 		if (c >= range[i][0] && c <= range[i][1])
 			return 1;
 	return 0;
+}
+
+static int is_name(const char *p, int what)
+{
+	return (unsigned char)*p < 0x80 ? is(*p, what) : is_foreign_name(p, what);
 }
 
 /* Where the name that begins at p ends: at p, if none does. */
@@ -357,8 +362,8 @@ static int add_block(struct xmlstream *xs, size_t n)
 	return 0;
 }
 
-/* n zero bytes from the pool, aligned for any struct; NULL, and the error is
- * set, when memory ran out. n is at most about max_stanza. */
+/* n bytes from the pool, aligned for any struct; NULL, and the error is set, when
+ * memory ran out. n is at most about max_stanza. */
 static void *allot(struct xmlstream *xs, size_t n)
 {
 	char *p;
@@ -368,15 +373,19 @@ static void *allot(struct xmlstream *xs, size_t n)
 		return NULL;
 	p = xs->top;
 	xs->top += n;
-	return memset(p, 0, n);
+	return p;
 }
 
 /* A copy of the characters [p, end) as a string. */
 static char *keep(struct xmlstream *xs, const char *p, const char *end)
 {
-	char *s = allot(xs, (size_t)(end - p) + 1);
+	size_t n = (size_t)(end - p);
+	char *s = allot(xs, n + 1);
 
-	return s ? memcpy(s, p, (size_t)(end - p)) : NULL;
+	if (!s)
+		return NULL;
+	s[n] = '\0';
+	return memcpy(s, p, n);
 }
 
 /* ------------------------------------------------------------------- Names */
@@ -405,14 +414,15 @@ static const char *lookup(const struct xmlstream *xs, const char *qname, const c
 	return n == 0 ? "" : n == 3 && !memcmp(qname, "xml", 3) ? XML_NS : NULL;
 }
 
-/* The part behind the colon; NULL when a colon stands where none may. */
-static const char *local_part(const char *qname)
+/* In the qualified name [p, end) the part behind the colon; NULL when a colon
+ * stands where none may. */
+static const char *local_part(const char *p, const char *end)
 {
-	const char *colon = strchr(qname, ':');
+	const char *colon = memchr(p, ':', (size_t)(end - p)), *local = colon ? colon + 1 : p;
 
 	if (!colon)
-		return qname;
-	return colon > qname && is_name(colon + 1, START) && !strchr(colon + 1, ':') ? colon + 1 : NULL;
+		return p;
+	return colon > p && local < end && is_name(local, START) && !memchr(local, ':', (size_t)(end - local)) ? local : NULL;
 }
 
 /* What section 3 forbids: xmlns:p='', to declare xmlns, to bind xml to anything
@@ -505,20 +515,22 @@ static int resolve_names(struct xmlstream *xs, const char *p)
 static int begin_element(struct xmlstream *xs, const char *p, const char *end)
 {
 	size_t n = (size_t)(end - p);
+	const char *local = local_part(p, end);
 	struct xml_elem *e;
+	char *qname;
 
 	if (n == 0)
 		return malformed(xs, p, "no name after <");
 	if (xs->depth > MAX_DEPTH)
 		return fail(xs, p, "policy-violation", "too many levels of elements");
+	if (!local)
+		return malformed(xs, p, "misplaced colon");
 	e = allot(xs, sizeof *e + n + 1);
 	if (!e)
 		return -1;
-	e->name = local_part(memcpy(e + 1, p, n));
-	if (!e->name)
-		return malformed(xs, p, "misplaced colon");
-	e->ns = e->text = "";
-	e->parent = xs->depth > 1 ? xs->elem : NULL;
+	qname = memcpy(e + 1, p, n);
+	qname[n] = '\0';
+	*e = (struct xml_elem){.name = qname + (local - p), .ns = "", .text = "", .parent = xs->depth > 1 ? xs->elem : NULL};
 	xs->elem = e;
 	xs->depth++;
 	if (buffer_append(&xs->text, &xs->text_start, sizeof xs->text_start))
@@ -588,7 +600,9 @@ static char *unescape(struct xmlstream *xs, const char *p, const char *end)
 	char *value = allot(xs, (size_t)(end - p) + 1), *to = value;
 	const char *ref;
 
-	while (value && p < end) {
+	if (!value)
+		return NULL;
+	while (p < end) {
 		if (is(*p, VALUE))
 			*to++ = *p++;
 		else if (*p != '&') {
@@ -603,35 +617,42 @@ static char *unescape(struct xmlstream *xs, const char *p, const char *end)
 				return NULL;
 		}
 	}
+	*to = '\0';
 	return value;
 }
 
-/* An attribute, or xmlns='uri' or xmlns:prefix='uri', which is a binding. Its
- * `ns` holds the qualified name until resolve_names(). */
-static int add_attr(struct xmlstream *xs, const char *qname, const char *value, struct xml_attr ***tail)
+static int add_binding(struct xmlstream *xs, const char *prefix, const char *uri)
 {
-	const char *local = local_part(qname);
-	struct binding *b, **list;
-	struct xml_attr *a;
+	struct binding *b = allot(xs, sizeof *b), **list = &xs->bucket[bucket_of(prefix, strlen(prefix))];
 
-	if (!strcmp(qname, "xmlns") || (!strncmp(qname, "xmlns:", 6) && local)) {
-		if (!(b = allot(xs, sizeof *b)))
-			return -1;
-		b->prefix = local == qname ? "" : local;
-		b->uri = value;
-		b->owner = xs->elem;
-		b->before = xs->bindings;
-		xs->bindings = b;
-		list = &xs->bucket[bucket_of(b->prefix, strlen(b->prefix))];
-		b->outer = *list;
-		*list = b;
-		return 0;
-	}
-	if (!(a = allot(xs, sizeof *a)))
+	if (!b)
 		return -1;
-	a->name = local;
-	a->ns = qname;
-	a->value = value;
+	*b = (struct binding){.prefix = prefix, .uri = uri, .owner = xs->elem, .outer = *list, .before = xs->bindings};
+	*list = xs->bindings = b;
+	return 0;
+}
+
+/* An attribute, or xmlns='uri' or xmlns:prefix='uri', which is a binding. Its
+ * name is [p, end), the local part of that begins at `local`. Its `ns` holds the
+ * qualified name until resolve_names(). */
+static int add_attr(struct xmlstream *xs, const char *p, const char *local, const char *end, const char *value,
+                    struct xml_attr ***tail)
+{
+	size_t n = (size_t)(end - p);
+	const char *prefix;
+	struct xml_attr *a;
+	char *qname;
+
+	if (n >= 5 && !memcmp(p, "xmlns", 5) && (n == 5 || p[5] == ':')) {
+		prefix = n > 5 ? keep(xs, local, end) : "";
+		return prefix ? add_binding(xs, prefix, value) : -1;
+	}
+	a = allot(xs, sizeof *a + n + 1);
+	if (!a)
+		return -1;
+	qname = memcpy(a + 1, p, n);
+	qname[n] = '\0';
+	*a = (struct xml_attr){.name = qname + (local - p), .ns = qname, .value = value};
 	**tail = a;
 	*tail = &a->next;
 	return 0;
@@ -643,19 +664,19 @@ static int add_attr(struct xmlstream *xs, const char *qname, const char *value, 
  * quotes is not it. What was looked at once is not looked at again. */
 static const char *find_tag_end(struct xmlstream *xs, const char *p, const char *end)
 {
-	const char *q;
+	const char *q = p + (xs->scanned ? xs->scanned : 1);
 
-	for (q = p + (xs->scanned ? xs->scanned : 1); q < end; q++) {
+	for (; q < end; q++) {
+		if (!is(*q, MARK))
+			continue;
 		if (*q == '<')
 			return malformed(xs, q, "< inside a tag"), NULL;
-		if (xs->quote)
-			xs->quote = *q == xs->quote ? 0 : xs->quote;
-		else if (*q == '\'' || *q == '"')
-			xs->quote = *q;
-		else if (*q == '>') {
+		if (*q == '>' && !xs->quote) {
 			xs->scanned = 0;
 			return q;
 		}
+		if (*q != '>')
+			xs->quote = !xs->quote ? *q : *q == xs->quote ? 0 : xs->quote;
 	}
 	xs->scanned = (size_t)(end - p);
 	return NULL;
@@ -666,8 +687,7 @@ static const char *find_tag_end(struct xmlstream *xs, const char *p, const char 
 static int take_attrs(struct xmlstream *xs, const char *p, const char *end)
 {
 	struct xml_attr **tail = &xs->elem->attrs;
-	const char *name, *name_end, *equals, *quote;
-	char *qname, *value;
+	const char *name, *name_end, *equals, *quote, *value, *local;
 	size_t n;
 
 	for (n = 0; (name = skip_space(p, end)) < end; n++) {
@@ -681,12 +701,12 @@ static int take_attrs(struct xmlstream *xs, const char *p, const char *end)
 		if (n == MAX_ATTRS)
 			return fail(xs, name, "policy-violation", "too many attributes");
 		p = memchr(quote + 1, *quote, (size_t)(end - quote - 1));
-		qname = keep(xs, name, name_end);
-		value = qname ? unescape(xs, quote + 1, p++) : NULL;
-		if (!value || add_attr(xs, qname, value, &tail))
-			return -1;
-		if (!local_part(qname))
+		value = unescape(xs, quote + 1, p++);
+		local = local_part(name, name_end);
+		if (value && !local)
 			return malformed(xs, name, "misplaced colon");
+		if (!value || add_attr(xs, name, local, name_end, value, &tail))
+			return -1;
 	}
 	return 0;
 }

@@ -1,7 +1,10 @@
 #!/bin/sh
-# bench.sh [bots...] - how many bots, and what they cost: figures, no verdict.
+# bench.sh [bots...] - how fast the tokenizer is, how many bots there can be, and
+# what they cost: figures, no verdict.
 #
-# Crowds of jumperbots (10, 100, 1,000 and 5,000) on the practice server and, where
+# First the tokenizer, beside those of expat and iksemel if they are installed: see
+# bench_xml.c. Then
+# crowds of jumperbots (10, 100, 1,000 and 5,000) on the practice server and, where
 # it is installed, on Prosody: two to a room, 50 logins a second, talking as often
 # as people do, their passwords sent PLAIN. The server shares the machine with them. A line says
 #
@@ -79,6 +82,13 @@ for n; do
 	[ "$n" -gt 0 ] 2>/dev/null || give_up "not a number of bots: $n"
 done
 $CC -O2 -o "$tmp/jumperbot" jumperbot.c xmpp.c xmlstream.c && $CC -O2 -I. -o "$tmp/server" test/server.c xmlstream.c || exit 1
+peers=
+for peer in expat iksemel; do
+	name=$(echo $peer | tr a-z A-Z)
+	echo "#include <$peer.h>" | $CC -E - >/dev/null 2>&1 && peers="$peers -D$name -l$peer"
+done
+$CC -O2 -I. -o "$tmp/bench_xml" test/bench_xml.c xmlstream.c $peers && "$tmp/bench_xml" || exit 1
+echo
 servers=practice
 why=$(sh test/servers/prosody.sh probe | head -n 1)
 [ -n "$why" ] && echo "skip - prosody: $why" || servers='practice prosody'
