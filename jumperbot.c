@@ -9,8 +9,8 @@
  *
  * So a bot is a place and a timer: on_wake says what to do next, depending on
  * where it is. A thousand bots share a process; for more of them there are more
- * processes, which do nothing but count, and tell their counts to the first one
- * through a pipe. The parts:
+ * processes; then the first one runs no bots, and only adds up what the others
+ * tell it through pipes. The parts:
  *
  *     the counts   what is measured
  *     the bot      a handler for each thing that may happen to it
@@ -45,7 +45,7 @@ enum {
 	TICK = 1000000,         /* us from one report to the next */
 	MAX_LAG = 50,           /* ms: later than that, and the figures are ours, not the server's */
 	SPARE = 24,             /* descriptors of a process that are not for bots */
-	JID_SIZE = 1100         /* bytes of the address of a room or of somebody in it */
+	JID_SIZE = 1100         /* bytes of the address of a room */
 };
 
 static const char *const phrases[] = {
@@ -66,7 +66,7 @@ static const char *const phrases[] = {
 enum mishap { LOST, REFUSED, NO_ENTRY, THROWN_OUT, THROTTLED, BOUNCED, UNANSWERED, UNHEARD, REPEATED, MISHAPS };
 
 static const char *const mishap_names[] = {
-	"lost",         /* connections, whatever the reason; they come back */
+	"lost",         /* connections, or attempts at one, whatever the reason; they come back */
 	"refused",      /* logins, for good */
 	"no_entry",     /* rooms that would not have us */
 	"thrown_out",   /* of a room: kicked, room destroyed, silently forgotten */
@@ -82,7 +82,7 @@ enum { TIMES = 96 };
 /* What a process counts, and what it writes to its pipe each second. A write
  * of up to 512 bytes (_POSIX_PIPE_BUF) happens as a whole, or not at all. */
 struct counts {
-	uint64_t sent, received; /* phrases said, messages of all heard */
+	uint64_t sent, received; /* phrases said; phrases that were heard, whoever said them */
 	uint32_t heard;          /* own phrases that came back */
 	uint32_t running, logged_in, in_room; /* bots, now */
 	uint32_t entered, entered_after; /* bots that have been in a room; ms until the last one was */
@@ -121,7 +121,8 @@ static void count_time(struct counts *c, int64_t us)
 	c->times[k < TIMES ? k : TIMES - 1]++;
 }
 
-/* The time in ms that `part` of all round trips did not exceed; 0 without any. */
+/* The time in ms that `part` of all round trips did not exceed; 0 without any. The
+ * last class, from 15 s on, has no end but the longest one. */
 static double percentile(const struct counts *c, double part)
 {
 	uint64_t all = 0, n = 0;
@@ -132,7 +133,7 @@ static double percentile(const struct counts *c, double part)
 		all += c->times[i];
 	for (i = 0; i < TIMES - 1 && (double)(n += c->times[i]) < part * (double)all; i++)
 		;
-	us = (5 + i % 4) * (int64_t)(1 << i / 4) / 4;
+	us = i < TIMES - 1 ? (5 + i % 4) * (int64_t)(1 << i / 4) / 4 : c->longest;
 	return all == 0 ? 0 : (double)(us < c->longest ? us : c->longest) / 1000;
 }
 
@@ -177,6 +178,7 @@ struct share {
 	int from, n;            /* the first bot, and how many */
 	pid_t pid;
 	int fd;                 /* this process' end of the pipe; -1: there is none (any more) */
+	int failed;             /* it could not go on, and has said why */
 };
 
 /* 0 to n - 1 (Marsaglia's xorshift). */
@@ -194,12 +196,13 @@ static void wake_after(struct bot *b, long ms)
 	xmpp_wake_after(b->x, ms);
 }
 
-/* Until the next phrase. With -i 0 it is the answer that wakes us. */
-static void wait_a_while(struct bot *b)
+/* Until the next phrase, with so many ms more. With -i 0 it is the answer that
+ * wakes us. */
+static void wait_a_while(struct bot *b, long more)
 {
 	long ms = 5000 + roll(b, 9001);
 
-	wake_after(b, b->slow + (b->crowd->faster ? ms / b->crowd->faster : JOIN_TIMEOUT));
+	wake_after(b, more + b->slow + (b->crowd->faster ? ms / b->crowd->faster : JOIN_TIMEOUT));
 }
 
 static const char *room_jid(const struct bot *b, char jid[JID_SIZE])
@@ -240,8 +243,7 @@ static void step_out(struct bot *b, enum place place)
 
 	if (b->place == INSIDE || b->place == LEAVING)
 		c->in_room--;
-	if (!b->crowd->ending)
-		c->mishaps[UNHEARD] += b->said - b->heard;
+	c->mishaps[UNHEARD] += b->said - b->heard;
 	b->crowd->awaited -= b->said - b->heard;
 	b->heard = b->said;
 	b->place = place;
@@ -278,7 +280,7 @@ static void speak(struct bot *b)
 			b->crowd->awaited++;
 		}
 	}
-	wait_a_while(b);
+	wait_a_while(b, 0);
 }
 
 static void on_ready(struct xmpp *x)
@@ -302,8 +304,8 @@ static void on_wake(struct xmpp *x)
 	}
 	if (b->place == ENTERING || b->place == LEAVING) {
 		b->crowd->counts->mishaps[UNANSWERED]++;
-		leave(b); /* for the case that we are in, after all */
 		step_out(b, OUTSIDE);
+		leave(b); /* for the case that we are in, after all */
 	}
 	jump(b);
 }
@@ -371,17 +373,19 @@ static void entered(struct bot *b, const struct xml_elem *presence)
 		raise_to(&c->entered_after, (now_us() - b->crowd->start) / 1000);
 	}
 	if (b->crowd->faster)
-		wait_a_while(b);
+		wait_a_while(b, 0);
 	else
 		wake_after(b, b->slow);
 }
 
 /* What an error asks for. Of type wait, or policy-violation: be quiet for a
- * while, and then for twice that (RFC 6120 section 8.3). */
+ * while, and then for twice that (RFC 6120 section 8.3). A room that is full says
+ * wait, too, but with service-unavailable (XEP-0045 section 7.2.9): there are others. */
 static void heed_error(struct bot *b, const struct xml_elem *e, enum mishap otherwise)
 {
 	const struct xml_elem *error = xml_child(e, "error", NULL);
-	int slow_down = (error && is_type(error, "wait")) || xml_child(error, "policy-violation", NS_STANZAS);
+	int slow_down = (error && is_type(error, "wait") && !xml_child(error, "service-unavailable", NS_STANZAS))
+	                || xml_child(error, "policy-violation", NS_STANZAS);
 
 	b->crowd->counts->mishaps[slow_down ? THROTTLED : otherwise]++;
 	if (slow_down)
@@ -428,7 +432,7 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 	} else if (b->place == INSIDE) {
 		b->crowd->counts->mishaps[THROWN_OUT]++;
 		step_out(b, OUTSIDE);
-		wake_after(b, RETRY / 2 + roll(b, RETRY / 2));
+		wake_after(b, b->slow + RETRY / 2 + roll(b, RETRY / 2));
 	}
 }
 
@@ -437,6 +441,7 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 static void came_back(struct bot *b, const struct xml_elem *message, unsigned number, int64_t sent_at)
 {
 	struct counts *c = b->crowd->counts;
+	const struct xml_elem *error;
 
 	if (number <= b->heard) {
 		c->mishaps[REPEATED]++;
@@ -447,11 +452,15 @@ static void came_back(struct bot *b, const struct xml_elem *message, unsigned nu
 	b->heard = number;
 	if (is_type(message, "error")) {
 		heed_error(b, message, BOUNCED);
-		if (xml_child(xml_child(message, "error", NULL), "not-acceptable", NS_STANZAS)) {
+		error = xml_child(message, "error", NULL);
+		if (xml_child(error, "not-acceptable", NS_STANZAS) || xml_child(error, "item-not-found", NS_STANZAS)) {
 			c->mishaps[THROWN_OUT]++; /* and nobody told us */
 			step_out(b, OUTSIDE);
 		}
-		wake_after(b, b->slow + RETRY);
+		if (b->place == INSIDE && b->crowd->faster)
+			wait_a_while(b, RETRY);
+		else if (b->place != LEAVING)
+			wake_after(b, b->slow + RETRY);
 		return;
 	}
 	c->heard++;
@@ -472,7 +481,7 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 
 	if (xml_child(message, "delay", "urn:xmpp:delay") || !is_here(b, message))
 		return;
-	if (is_type(message, "groupchat"))
+	if (is_type(message, "groupchat") && xml_child(message, "body", NULL))
 		b->crowd->counts->received++;
 	if (!is_me(b, message) && !is_type(message, "error"))
 		return;
@@ -554,7 +563,7 @@ static void report(struct crowd *c, struct share *s)
 }
 
 /* Turns the loop until all is over: by a signal, or at the end of -d, the bots
- * fall silent, and leave when their last phrases have come back. */
+ * fall silent, and log out when their last phrases have come back. */
 static long turn_until_end(struct crowd *c, struct share *s, struct xmpp **conns)
 {
 	int64_t next = c->start + TICK, end = c->seconds ? c->start + (int64_t)c->seconds * 1000000 : INT64_MAX, now;
@@ -611,16 +620,20 @@ static int fork_share(struct crowd *c, struct share *s)
 
 	if (pipe(fds))
 		return -1;
-	s->pid = fork();
+	s->pid = fcntl(fds[1], F_SETFD, FD_CLOEXEC) || fcntl(fds[1], F_SETFL, O_NONBLOCK) ? -1 : fork();
+	if (s->pid == 0) {
+		for (i = 0; c->shares + i < s; i++)
+			close(c->shares[i].fd); /* what is said there is not for us */
+		close(fds[0]);
+		s->fd = fds[1];
+		return 0;
+	}
+	close(fds[1]);
 	if (s->pid < 0)
-		return -1;
-	s->fd = s->pid ? fds[0] : fds[1];
-	close(s->pid ? fds[1] : fds[0]);
-	if (s->pid)
-		return 1;
-	for (i = 0; c->shares + i < s; i++)
-		close(c->shares[i].fd); /* what is said there is not for us */
-	return fcntl(s->fd, F_SETFD, FD_CLOEXEC) || fcntl(s->fd, F_SETFL, O_NONBLOCK) ? -1 : 0;
+		close(fds[0]);
+	else
+		s->fd = fds[0];
+	return s->pid < 0 ? -1 : 1;
 }
 
 /* As many bots as descriptors allow: select() watches those below FD_SETSIZE.
@@ -647,7 +660,7 @@ static int divide(struct crowd *c)
 
 	c->share_count = most > 0 ? (int)((c->bots + most - 1) / most) : INT_MAX;
 	if (c->share_count > most) {
-		fprintf(stderr, "jumperbot: the limit of open files (ulimit -n) is too low for %d bots\n", c->bots);
+		fprintf(stderr, "jumperbot: the limit of open files (ulimit -Hn) is too low for %d bots\n", c->bots);
 		return -1;
 	}
 	c->shares = calloc((size_t)c->share_count, sizeof *c->shares);
@@ -699,7 +712,7 @@ static void print_line(struct crowd *c, const struct counts *sum, int64_t now)
 
 	for (i = 0; i < TIMES; i++)
 		recent.times[i] -= c->shown.times[i];
-	printf("%4d s: %u running, %u logged in, %u in a room; %.0f/s said, %.0f/s heard; "
+	printf("%4d s: %u running, %u logged in, %u in a room; %.0f/s sent, %.0f/s received; "
 	       "round trip %.1f ms (99%%: %.1f, ever: %.1f)", (int)((now - c->start) / 1000000),
 	       sum->running, sum->logged_in, sum->in_room, (double)(sum->sent - c->shown.sent) / seconds,
 	       (double)(sum->received - c->shown.received) / seconds,
@@ -733,7 +746,7 @@ static void show(struct crowd *c)
 }
 
 /* How it went, in lines that a shell can evaluate. Returns the exit status: did
- * every bot get in? */
+ * every bot get in, and could it be told? */
 static int summarize(struct crowd *c)
 {
 	struct counts sum;
@@ -751,6 +764,10 @@ static int summarize(struct crowd *c)
 	for (i = 0; i < MISHAPS; i++)
 		printf("%s=%u\n", mishap_names[i], sum.mishaps[i]);
 	printf("lag_ms=%u\n", c->worst_lag);
+	if (fflush(stdout) || ferror(stdout)) {
+		perror("jumperbot");
+		return 1;
+	}
 	return sum.entered == (uint32_t)c->bots ? 0 : 1;
 }
 
@@ -764,6 +781,7 @@ static void end_share(struct share *s)
 	s->fd = -1;
 	while (waitpid(s->pid, &status, 0) < 0 && errno == EINTR)
 		;
+	s->failed = WIFEXITED(status) && WEXITSTATUS(status);
 	s->counts.running = s->counts.logged_in = s->counts.in_room = s->counts.lag = 0;
 	if (WIFSIGNALED(status))
 		fprintf(stderr, "jumperbot: the process with bots %d to %d died of signal %d\n",
@@ -810,13 +828,15 @@ static void watch_shares(struct crowd *c)
 	int i;
 
 	while (await_reports(c) > 0) {
-		for (i = 0; interrupted && i < c->share_count; i++)
-			if (c->shares[i].fd >= 0)
-				kill(c->shares[i].pid, SIGTERM);
-		interrupted = 0;
+		if (interrupted) {
+			interrupted = 0;
+			for (i = 0; i < c->share_count; i++)
+				if (c->shares[i].fd >= 0)
+					kill(c->shares[i].pid, SIGTERM);
+		}
 		if (now_us() >= next) {
 			show(c);
-			next += TICK;
+			next = now_us() + TICK;
 		}
 	}
 }
@@ -892,20 +912,25 @@ static int read_options(int argc, char **argv, struct crowd *c)
 /* Runs them all, here or in several processes. Returns the exit status. */
 static int run_crowd(struct crowd *c)
 {
-	int i, ours = 1;
+	int i, ours = 1, failed;
 
-	if (c->share_count == 1)
-		return run_share(c, c->shares) || summarize(c);
+	if (c->share_count == 1) {
+		failed = run_share(c, c->shares);
+		return summarize(c) || failed;
+	}
 	for (i = 0; i < c->share_count && ours > 0; i++)
 		ours = fork_share(c, c->shares + i);
 	if (ours == 0)
 		return run_share(c, c->shares + i - 1);
-	if (ours < 0) {
+	failed = ours < 0;
+	if (failed) {
 		perror("jumperbot");
 		interrupted = 1; /* those that run are told to end */
 	}
 	watch_shares(c);
-	return summarize(c) || ours < 0;
+	for (i = 0; i < c->share_count; i++)
+		failed = failed || c->shares[i].failed;
+	return summarize(c) || failed;
 }
 
 int main(int argc, char **argv)

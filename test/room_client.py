@@ -93,6 +93,8 @@ async def main(port, jumperbot, owner):
         alice.seen.clear()
         bots = await start(port, jumperbot, "-n", "1")
         await check("a bot comes", alice.until(lambda: any(present("jumperbot_0")(e) for e in alice.seen)))
+        await check("and speaks", alice.until(lambda: any(
+            e.tag.endswith("message") and e.get("from", "").endswith("/jumperbot_0") for e in alice.seen)))
         if owner:
             await check("a bot that is kicked comes back", kicked(alice))
             await check("when the room is destroyed it opens another", destroyed(alice))
