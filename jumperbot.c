@@ -310,16 +310,21 @@ static void on_wake(struct xmpp *x)
 	jump(b);
 }
 
-static void ignore_answer(struct xmpp *x, const struct xml_elem *answer, void *data)
-{
-	(void)x, (void)answer, (void)data;
-}
-
 static int is_type(const struct xml_elem *e, const char *type)
 {
 	const char *its = xml_get(e, "type");
 
 	return its && !strcmp(its, type);
+}
+
+/* If the room that we opened stays locked, nobody else can come in. */
+static void note_unlocked(struct xmpp *x, const struct xml_elem *answer, void *data)
+{
+	struct bot *b = x->data;
+
+	(void)data;
+	if (answer && is_type(answer, "error"))
+		b->crowd->counts->mishaps[NO_ENTRY]++;
 }
 
 /* Does it come from our room, or from somebody in it? */
@@ -363,7 +368,7 @@ static void entered(struct bot *b, const struct xml_elem *presence)
 
 	if (has_status(presence, "201"))
 		xmpp_request(b->x, "set", room_jid(b, room), "<query xmlns='" NS_MUC_OWNER "'>"
-		             "<x xmlns='jabber:x:data' type='submit'/></query>", ignore_answer, NULL);
+		             "<x xmlns='jabber:x:data' type='submit'/></query>", note_unlocked, NULL);
 	b->place = INSIDE;
 	b->phrases = 5 + roll(b, 5);
 	c->in_room++;
@@ -736,10 +741,9 @@ static void show(struct crowd *c)
 	if (!c->monitor || (!terminal && now - c->shown_at < 10 * TICK - TICK / 2))
 		return;
 	if (terminal)
-		printf("\r\033[K"); /* to the first column; clear what was there */
+		printf("\r\033[K\033[?7l"); /* to the first column; clear what was there; what is too long is cut off */
 	print_line(c, &sum, now);
-	if (!terminal)
-		putchar('\n');
+	printf(terminal ? "\033[?7h" : "\n");
 	fflush(stdout);
 	c->shown = sum;
 	c->shown_at = now;
