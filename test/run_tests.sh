@@ -58,6 +58,10 @@ play_corpus() { # play_corpus TARGET FLAGS...
 }
 
 corpora() { # corpora FLAGS...
+	if ! command -v awk >/dev/null; then
+		skip "what the fuzzers begin with" "awk is not installed"
+		return
+	fi
 	play_corpus xml "$@"
 	play_corpus conn "$@"
 	if echo '#include <expat.h>' | $CC -E - >/dev/null 2>&1; then
