@@ -38,9 +38,16 @@ static int wants_echo(struct xmpp *x, const struct xml_elem *message, const char
  * terminal what to do. */
 static void print_said(const char *from, const char *text)
 {
+	size_t n;
+
 	printf("%s: ", from);
-	for (; *text; text++)
-		putchar((unsigned char)*text < ' ' || *text == 0x7F ? ' ' : *text);
+	for (; *text; text += n) {
+		for (n = 0; (unsigned char)text[n] >= ' ' && text[n] != 0x7F; n++)
+			;
+		fwrite(text, 1, n, stdout);
+		if (text[n] && ++n)
+			putchar(' ');
+	}
 	putchar('\n');
 }
 
@@ -134,6 +141,19 @@ static int read_options(int argc, char **argv, struct xmpp_options *o)
 	return optind < argc ? usage() : 0;
 }
 
+/* xmpp_run(), but that what was printed is seen after each turn, in a pipe, too:
+ * all lines at once, however many messages have come. */
+static long run_bot(struct xmpp *bot)
+{
+	long alive;
+
+	do {
+		alive = xmpp_turn(&bot, 1, -1);
+		fflush(stdout);
+	} while (alive > 0);
+	return alive;
+}
+
 int main(int argc, char **argv)
 {
 	struct xmpp_options options = {.user = "echobot", .host = "localhost", .reconnect = 1};
@@ -145,8 +165,7 @@ int main(int argc, char **argv)
 		return status;
 	sigaction(SIGINT, &on_signal, NULL);
 	sigaction(SIGTERM, &on_signal, NULL);
-	setvbuf(stdout, NULL, _IOLBF, 0); /* each line is seen at once, in a pipe, too */
-	setvbuf(stderr, NULL, _IOLBF, 0); /* and is written at once: a trace has many short pieces */
+	setvbuf(stderr, NULL, _IOLBF, 0); /* a trace has many short pieces */
 	bot = xmpp_new(&options);
 	if (!bot) {
 		perror("echobot");
@@ -157,7 +176,7 @@ int main(int argc, char **argv)
 	bot->on_presence = grant_subscription;
 	bot->on_close = report_end;
 	bot->data = &status;
-	if (xmpp_run(&bot, 1)) {
+	if (run_bot(bot)) {
 		perror("echobot");
 		status = 1;
 	}

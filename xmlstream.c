@@ -194,10 +194,10 @@ int xml_char(const char *s, size_t n)
 	return u[0] == 0xEF && u[1] == 0xBF && u[2] >= 0xBE ? -1 : (int)len; /* U+FFFE, U+FFFF */
 }
 
-/* How many of the n bytes at s are whole, legal characters. Plain ASCII, the
- * common case, is checked eight bytes at a time: `w - space` sets or borrows a
- * byte's high bit if it was below the space, `w` has it if it was not ASCII. */
-static size_t whole_characters(const char *s, size_t n)
+/* Plain ASCII, the common case, is checked eight bytes at a time: `w - space`
+ * sets or borrows a byte's high bit if it was below the space, `w` has it if it
+ * was not ASCII. */
+size_t xml_characters(const char *s, size_t n)
 {
 	const uint64_t ones = UINT64_C(0x0101010101010101), space = ones * ' ', high = ones * 0x80;
 	size_t i = 0;
@@ -223,7 +223,7 @@ int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n)
 	if (buffer_append(&xs->in, bytes, n))
 		return -1;
 	n = xs->in.end - xs->in.start - xs->whole;
-	xs->whole += whole_characters(xs->in.bytes + xs->in.end - n, n);
+	xs->whole += xml_characters(xs->in.bytes + xs->in.end - n, n);
 	return 0;
 }
 

@@ -222,7 +222,7 @@ static void trace(struct conn *c, char who, const char *p, size_t n, int whole)
 	c->traced = whole ? 0 : who;
 }
 
-/* How a character must be written in XML, or NULL: as it is. Line breaks and
+/* How a character with a meaning of its own is written in XML. Line breaks and
  * tabs, because a reader turns them into spaces in an attribute value. */
 static const char *escape(char ch)
 {
@@ -234,33 +234,42 @@ static const char *escape(char ch)
 	case '"': return "&quot;";
 	case '\t': return "&#9;";
 	case '\n': return "&#10;";
-	case '\r': return "&#13;";
+	default: return "&#13;";
 	}
-	return NULL;
+}
+
+/* Appends n bytes of text, U+FFFD instead of each that is no part of a character
+ * of XML. */
+static int append_characters(struct buffer *b, const char *s, size_t n)
+{
+	size_t whole = xml_characters(s, n);
+
+	while (whole < n) {
+		if (buffer_append(b, s, whole) || buffer_append(b, "\xEF\xBF\xBD", 3))
+			return -1;
+		s += whole + 1;
+		n -= whole + 1;
+		whole = xml_characters(s, n);
+	}
+	return buffer_append(b, s, n);
 }
 
 /* Appends text so that the stanza stays well-formed, whatever is in it. */
 static int append_escaped(struct buffer *b, const char *s)
 {
-	const char *end = s + strlen(s), *run, *escaped;
-	int n;
+	size_t n;
 
-	while (s < end) {
-		for (run = s; run < end && !escape(*run) && (n = xml_char(run, (size_t)(end - run))) > 0; run += n)
-			;
-		if (buffer_append(b, s, (size_t)(run - s)))
+	for (;;) {
+		n = strcspn(s, "<>&'\"\t\n\r");
+		if (append_characters(b, s, n))
 			return -1;
-		s = run;
-		if (s == end)
-			break;
-		escaped = escape(*s);
-		if (!escaped)
-			escaped = "\xEF\xBF\xBD"; /* U+FFFD, the replacement character */
-		if (buffer_append(b, escaped, strlen(escaped)))
+		s += n;
+		if (!*s)
+			return 0;
+		if (buffer_append(b, escape(*s), strlen(escape(*s))))
 			return -1;
 		s++;
 	}
-	return 0;
 }
 
 /* See xmpp_send() for the format. */

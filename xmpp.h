@@ -222,4 +222,7 @@ void buffer_free(struct buffer *b);
  * character does; -1 when no character begins like this. */
 int xml_char(const char *s, size_t n);
 
+/* How many of the n bytes at `s`, from the first on, are whole characters. */
+size_t xml_characters(const char *s, size_t n);
+
 #endif
