@@ -1,11 +1,13 @@
 /* bench_xml.c - how fast bytes become element trees: our tokenizer, and those of
  * others that were there when this was compiled (-DEXPAT -lexpat, -DIKSEMEL
- * -liksemel), in turns, so that what else the machine does meets all alike.
+ * -liksemel, -DLIBXML2 -lxml2), in turns, so that what else the machine does meets
+ * all alike. The floor is a memcpy() and a look with memchr() for each '<'.
  *
  * The bytes are what a client hears: messages, presence, a roster, a busy room. A
  * line says how many MB of them one second of CPU is enough for, the median of
  * several rounds, in reads of 4 KB and in single bytes, and how many times as
- * fast ours is. */
+ * fast ours is. Then the speed with single stanzas from 4 KB to 1 MB, large in
+ * one dimension each: it may not fall as they grow. */
 #define _POSIX_C_SOURCE 200809L
 #include "../xmpp.h"
 
@@ -17,6 +19,10 @@
 #endif
 #ifdef IKSEMEL
 #include <iksemel.h>
+#endif
+#ifdef LIBXML2
+#include <libxml/parser.h>
+#include <libxml/SAX2.h>
 #endif
 
 enum { BYTES = 1 << 20, ROUNDS = 9 };
@@ -46,7 +52,7 @@ static const char *const stanzas[] = {
 	"<iq type='get' id='p%d' from='localhost' to='alice@localhost/phone'><ping xmlns='urn:xmpp:ping'/></iq>"
 };
 
-static char traffic[BYTES + 2000];
+static char traffic[2 * BYTES];
 static size_t traffic_size;
 static long trees;                  /* that the last parser made */
 
@@ -73,7 +79,7 @@ static void give_up(const char *what)
 
 static void run_ours(size_t piece)
 {
-	struct xmlstream *xs = xmlstream_new(0);
+	struct xmlstream *xs = xmlstream_new(2 * BYTES);
 	enum xml_event event;
 	struct xml_elem *e;
 	size_t i, n;
@@ -221,6 +227,55 @@ static void run_iksemel(size_t piece)
 }
 #endif
 
+#ifdef LIBXML2
+/* libxml2 makes one tree of it all: each child of the root goes when it is whole. */
+static void libxml2_end(void *data, const xmlChar *name, const xmlChar *prefix, const xmlChar *uri)
+{
+	xmlParserCtxtPtr p = data;
+	xmlNodePtr node = p->node;
+
+	xmlSAX2EndElementNs(p, name, prefix, uri);
+	if (!node || !node->parent || node->parent->type != XML_ELEMENT_NODE || node->parent->parent->type == XML_ELEMENT_NODE)
+		return;
+	trees++;
+	xmlUnlinkNode(node);
+	xmlFreeNode(node);
+}
+
+static void run_libxml2(size_t piece)
+{
+	xmlSAXHandler handler;
+	xmlParserCtxtPtr p;
+	size_t i, n;
+
+	memset(&handler, 0, sizeof handler);
+	xmlSAXVersion(&handler, 2);
+	handler.endElementNs = libxml2_end;
+	p = xmlCreatePushParserCtxt(&handler, NULL, NULL, 0, NULL);
+	for (i = 0; i < traffic_size; i += n) {
+		n = traffic_size - i < piece ? traffic_size - i : piece;
+		if (!p || xmlParseChunk(p, traffic + i, (int)n, 0))
+			give_up("libxml2 found an error");
+	}
+	xmlFreeDoc(p->myDoc);
+	xmlFreeParserCtxt(p);
+}
+#endif
+
+static void run_floor(size_t piece)
+{
+	static char copy[4096];
+	const char *p;
+	size_t i, n;
+
+	for (i = 0; i < traffic_size; i += n) {
+		n = traffic_size - i < piece ? traffic_size - i : piece;
+		memcpy(copy, traffic + i, n);
+		for (p = copy; (p = memchr(p, '<', (size_t)(copy + n - p))); p++)
+			trees++;
+	}
+}
+
 static const struct {
 	const char *name;
 	void (*run)(size_t piece);
@@ -232,6 +287,10 @@ static const struct {
 #ifdef IKSEMEL
 	{"iksemel", run_iksemel},
 #endif
+#ifdef LIBXML2
+	{"libxml2", run_libxml2},
+#endif
+	{"floor", run_floor}
 };
 
 enum { PARSERS = sizeof parsers / sizeof *parsers };
@@ -274,6 +333,60 @@ static void measure(size_t piece, double median[PARSERS])
 	}
 }
 
+/* A stanza: a beginning, as many parts as fit, an end. In a part and in the end %d
+ * is the number of the part, or of parts. */
+static const struct shape {
+	const char *name, *start, *part, *between, *end, *last;
+	int most;
+} shapes[] = {
+	{"text",         "<message><body>", "0123456789abcdef", "", "", "</body></message>", 1 << 30},
+	{"entities",     "<message><body>", "&amp;&#x20AC;", "", "", "</body></message>", 1 << 30},
+	{"children",     "<message>", "<a%d/>", "", "", "</message>", 1 << 30},
+	{"attributes",   "<message", " a%d='some value'", "/>", "", "", 1000},
+	{"namespaces",   "<message", " xmlns:p%d='urn:example:a-namespace'", "/>", "", "", 1000},
+	{"depth",        "<message>", "<a>", "", "</a>", "</message>", 127}
+};
+
+/* MB/s with stanzas of that shape and size. Where a limit forbids one so large,
+ * smaller ones follow each other. */
+static double speed_of(const struct shape *s, size_t size)
+{
+	size_t room = sizeof traffic, n = (size_t)snprintf(traffic, room, "%s", header), end = n + size;
+	char part[64];
+	int i, parts;
+
+	while (n < end && room - n > 100) {
+		n += (size_t)snprintf(traffic + n, room - n, "%s", s->start);
+		for (i = 0; i < s->most && n < end; i++) {
+			snprintf(part, sizeof part, s->part, i);
+			n += (size_t)snprintf(traffic + n, room - n, "%s", part);
+		}
+		parts = i;
+		n += (size_t)snprintf(traffic + n, room - n, "%s", s->between);
+		for (i = 0; *s->end && i < parts; i++)
+			n += (size_t)snprintf(traffic + n, room - n, "%s", s->end);
+		n += (size_t)snprintf(traffic + n, room - n, "%s", s->last);
+	}
+	traffic_size = n;
+	return speed(0, 4096);
+}
+
+static void measure_shapes(void)
+{
+	static const size_t sizes[] = {4 << 10, 16 << 10, 64 << 10, 256 << 10, 1000 << 10};
+	size_t i, j;
+
+	printf("\n%-10s", "MB/s");
+	for (j = 0; j < sizeof sizes / sizeof *sizes; j++)
+		printf(" %5lu KB", (unsigned long)(sizes[j] >> 10));
+	for (i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+		printf("\n%-10s", shapes[i].name);
+		for (j = 0; j < sizeof sizes / sizeof *sizes; j++)
+			printf(" %8.0f", speed_of(&shapes[i], sizes[j]));
+	}
+	putchar('\n');
+}
+
 int main(void)
 {
 	double whole[PARSERS], bytes[PARSERS];
@@ -283,7 +396,7 @@ int main(void)
 	make_traffic();
 	run_ours(4096);
 	ours = trees;
-	for (i = 1; i < PARSERS; i++) {
+	for (i = 1; i < PARSERS - 1; i++) { /* all but the floor */
 		trees = 0;
 		parsers[i].run(4096);
 		if (trees != ours)
@@ -294,5 +407,6 @@ int main(void)
 	printf("%-10s %8s %8s %12s %8s\n", "", "4 KB", "ours is", "single bytes", "ours is");
 	for (i = 0; i < PARSERS; i++)
 		printf("%-10s %8.0f %7.2fx %12.1f %7.2fx\n", parsers[i].name, whole[i], whole[0] / whole[i], bytes[i], bytes[0] / bytes[i]);
+	measure_shapes();
 	return 0;
 }

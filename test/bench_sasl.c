@@ -1,0 +1,87 @@
+/* bench_sasl.c - what the hashing of a SCRAM login costs: our PBKDF2, and that of
+ * OpenSSL if it was there when this was compiled (-DOPENSSL -lcrypto), in turns.
+ * Medians of ms of CPU. */
+#include "../xmpp.c"
+
+#ifdef OPENSSL
+#include <openssl/evp.h>
+#endif
+
+enum { ROUNDS = 9, TIMES = 5 };
+
+static void ours(long iterations, uint32_t key[5])
+{
+	uint8_t salt[20] = "0123456789abcdef";
+	struct pbkdf2 p;
+
+	pbkdf2_init(&p, "pencil", salt, 16, iterations);
+	while (pbkdf2_run(&p, ROUNDS_AT_ONCE) == 0)
+		;
+	memcpy(key, p.result, 20);
+}
+
+#ifdef OPENSSL
+static void theirs(long iterations, uint32_t key[5])
+{
+	unsigned char bytes[20];
+	int i;
+
+	if (PKCS5_PBKDF2_HMAC("pencil", 6, (const unsigned char *)"0123456789abcdef", 16, (int)iterations, EVP_sha1(), 20, bytes) != 1)
+		exit(1);
+	for (i = 0; i < 20; i++)
+		key[i / 4] = key[i / 4] << 8 | bytes[i];
+}
+#endif
+
+static double time_of(void (*hash)(long, uint32_t[5]), long iterations, uint32_t key[5])
+{
+	clock_t start = clock();
+	int i;
+
+	for (i = 0; i < TIMES; i++)
+		hash(iterations, key);
+	return (double)(clock() - start) * 1000 / CLOCKS_PER_SEC / TIMES;
+}
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void measure(long iterations)
+{
+	double a[ROUNDS], b[ROUNDS];
+	uint32_t key[5], other[5];
+	int i;
+
+	for (i = 0; i < ROUNDS; i++) {
+		a[i] = b[i] = time_of(ours, iterations, key);
+		memcpy(other, key, sizeof other);
+#ifdef OPENSSL
+		b[i] = time_of(theirs, iterations, other);
+#endif
+		if (memcmp(key, other, sizeof key))
+			exit(1);
+	}
+	qsort(a, ROUNDS, sizeof *a, compare);
+	qsort(b, ROUNDS, sizeof *b, compare);
+	printf("%-10ld %8.2f", iterations, a[ROUNDS / 2]);
+#ifdef OPENSSL
+	printf(" %8.2f %7.2fx", b[ROUNDS / 2], a[ROUNDS / 2] / b[ROUNDS / 2]);
+#endif
+	putchar('\n');
+}
+
+int main(void)
+{
+#ifdef OPENSSL
+	puts("iterations     ours  OpenSSL ours needs");
+#else
+	puts("iterations     ours");
+#endif
+	measure(4096);
+	measure(10000);
+	return 0;
+}
