@@ -1682,10 +1682,8 @@ static void break_silence(struct conn *c)
 	say(c, "<iq type='get' id='ping' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", c->host);
 }
 
-static void check_timers(struct conn *c)
+static void check_timers(struct conn *c, int64_t now)
 {
-	int64_t now = now_ms();
-
 	if (c->state == ENDING)
 		await_tunnel(c);
 	else if (c->deadline && now >= c->deadline)
@@ -1755,8 +1753,9 @@ static int watch(const struct conn *c, fd_set *readable, fd_set *writable, int *
 	return 1;
 }
 
-/* Timers come last: what has arrived, however late it is looked at, counts. */
-static void turn(struct conn *c, const fd_set *readable, const fd_set *writable, char *buf)
+/* Timers come last: what has arrived, however late it is looked at, counts. `now`
+ * is when the wait ended: with many connections reading the clock for each costs. */
+static void turn(struct conn *c, const fd_set *readable, const fd_set *writable, char *buf, int64_t now)
 {
 	if (c->tunnel && c->tunnel->err >= 0 && FD_ISSET(c->tunnel->err, readable))
 		read_tunnel(c->tunnel);
@@ -1765,7 +1764,7 @@ static void turn(struct conn *c, const fd_set *readable, const fd_set *writable,
 	else if (c->fd >= 0 && c->state != CONNECTING && FD_ISSET(c->fd, readable))
 		receive(c, buf);
 	if (c->state != CLOSED)
-		check_timers(c);
+		check_timers(c, now);
 }
 
 static void destroy(struct conn *c)
@@ -1828,6 +1827,7 @@ static long take_turn(struct xmpp **conns, size_t n, int64_t until)
 	char buf[READ_SIZE];
 	fd_set readable, writable;
 	long alive = 0, rounds = ROUNDS_AT_ONCE;
+	int64_t now;
 	int max = -1;
 	size_t i;
 
@@ -1846,9 +1846,10 @@ static long take_turn(struct xmpp **conns, size_t n, int64_t until)
 		return 0;
 	if (wait_ready(max, &readable, &writable, until) < 0)
 		return -1;
+	now = now_ms();
 	for (i = 0; i < n; i++)
 		if (conns[i])
-			turn(conn_of(conns[i]), &readable, &writable, buf);
+			turn(conn_of(conns[i]), &readable, &writable, buf, now);
 	return alive;
 }
 
