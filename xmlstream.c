@@ -38,17 +38,18 @@ enum {
 	MAX_DEPTH = 128,         /* levels of one stanza, itself included */
 	MAX_ATTRS = 1000,        /* of one element, xmlns declarations included */
 	FIRST_BLOCK = 1000,      /* bytes of a pool's first block: a chat message fits */
-	BUCKETS = 32,            /* lists of namespace bindings */
+	MAX_BINDINGS = 128,      /* of prefixes to namespaces, in scope at a time */
 	IDLE_SIZE = 1024         /* an idle buffer keeps no more bytes than that */
 };
 
 #define XML_NS   "http://www.w3.org/XML/1998/namespace"
 #define XMLNS_NS "http://www.w3.org/2000/xmlns/"
 
-/* One stanza lives in one pool, a few blocks that double in size. This opens
- * every block. In the first one the root element stands right behind it: that
- * is how xml_free() finds the pool from the root. Stanzas share the names that
- * the stream header bound, so the header's pool lives as long as any of them:
+/* One stanza lives in one pool, a few blocks that double in size. Every block
+ * begins with this; the first one stands for the whole pool, and in the others
+ * only `more` counts. In the first one the root element stands right behind it:
+ * that is how xml_free() finds the pool from the root. Stanzas share the names
+ * that the stream header bound, so its pool lives as long as any of them:
  *
  *     stanza -> stanza's pool -> header's pool <- parser, and who has the header */
 struct pool {
@@ -57,18 +58,16 @@ struct pool {
 	size_t users;           /* who may still look into this one; freed at 0 */
 };
 
-/* xmlns:prefix='uri', in scope until `owner` ends. Bindings are found by their
- * prefix, through one of a few lists, so that many of them cost little. */
+/* xmlns:prefix='uri', in scope until `owner` ends. */
 struct binding {
 	const char *prefix, *uri;
 	const struct xml_elem *owner;
-	struct binding *outer;  /* on the same list, declared before */
-	struct binding *before; /* on any list */
+	struct binding *outer;  /* declared before this one, still in scope */
 };
 
 struct xmlstream {
-	/* With <message><bo left over, whose last token is not complete: in is <bo,
-	 * whole and scanned are 3, depth is 2 (stream and message are open). */
+	/* When <message><bo has come, `in` holds <bo, for <message> is taken; whole
+	 * and scanned are 3, depth is 2 (stream and message are open). */
 	struct buffer in;       /* the leftover: bytes not yet taken as tokens */
 	size_t whole;           /* so many of them are whole, legal characters */
 	uint64_t offset;        /* in the stream, of the first of them */
@@ -76,6 +75,7 @@ struct xmlstream {
 	size_t max_stanza;
 	size_t scanned;         /* of an incomplete token: bytes already looked at */
 	char quote;             /* and the quote that is open there, or 0 */
+	char plain;             /* in the tag is nothing that unescape() would change */
 	char in_cdata;          /* text goes on until ]]> */
 	char empty_root;        /* <stream/>: XML_OPEN is out, XML_CLOSE is to come */
 
@@ -86,7 +86,7 @@ struct xmlstream {
 	struct xml_elem *root;  /* the stream header */
 	size_t depth;           /* how many elements are open, the root included */
 	struct binding *bindings; /* all in scope, the last one declared first */
-	struct binding *bucket[BUCKETS]; /* the same, by prefix */
+	size_t bound;           /* how many these are */
 	struct buffer text;     /* of the open elements, see begin_element() */
 	size_t text_start;      /* where in it the innermost one's text begins */
 
@@ -218,19 +218,23 @@ size_t xml_characters(const char *s, size_t n)
 
 int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n)
 {
+	size_t unchecked;
+
 	if (xs->condition || n == 0)
 		return 0;
 	if (buffer_append(&xs->in, bytes, n))
 		return -1;
-	n = xs->in.end - xs->in.start - xs->whole;
-	xs->whole += xml_characters(xs->in.bytes + xs->in.end - n, n);
+	unchecked = xs->in.end - xs->in.start - xs->whole;
+	xs->whole += xml_characters(xs->in.bytes + xs->in.end - unchecked, unchecked);
 	return 0;
 }
 
-/* What an ASCII character can be. The others are plain text here; in a name it
- * takes a closer look at them. In the table: P is plain, N may be in a name, L
- * may begin one, D is a digit and X a letter that is a hexadecimal one. */
-enum { SPACE = 1, NAME = 2, START = 4, TEXT = 8, VALUE = 16, DIGIT = 32, HEX = 64, MARK = 128 };
+/* What a character can be: NAME in a name, START at the beginning of one, TEXT
+ * if it means nothing but itself in text, VALUE if so in a tag. Those beyond
+ * ASCII are plain here; whether a name may hold them, is_name() knows. In the
+ * table: P is plain, N may be in a name, L may begin one, D is a digit and X a
+ * letter that is a hexadecimal one. */
+enum { SPACE = 1, NAME = 2, START = 4, TEXT = 8, VALUE = 16, DIGIT = 32, HEX = 64 };
 #define P (TEXT | VALUE)
 #define P16 P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P
 #define N (P | NAME)
@@ -240,8 +244,8 @@ enum { SPACE = 1, NAME = 2, START = 4, TEXT = 8, VALUE = 16, DIGIT = 32, HEX = 6
 static const unsigned char kind[256] = {
 	0, 0, 0, 0, 0, 0, 0, 0, 0, TEXT | SPACE, TEXT | SPACE, 0, 0, SPACE, 0, 0,
 	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	P | SPACE, P, TEXT | MARK, P, P, P, 0, TEXT | MARK, P, P, P, P, P, N, N, P, /*   ! " # $ % & ' ( ) * + , - . / */
-	D, D, D, D, D, D, D, D, D, D, L, P, MARK, P, P | MARK, P,     /* 0-9 : ; < = > ? */
+	P | SPACE, P, TEXT, P, P, P, 0, TEXT, P, P, P, P, P, N, N, P, /*   ! " # $ % & ' ( ) * + , - . / */
+	D, D, D, D, D, D, D, D, D, D, L, P, 0, P, TEXT, P,            /* 0-9 : ; < = > ? */
 	P, X, X, X, X, X, X, L, L, L, L, L, L, L, L, L,               /* @ A-O */
 	L, L, L, L, L, L, L, L, L, L, L, P, P, VALUE, P, L,           /* P-Z [ \ ] ^ _ */
 	P, X, X, X, X, X, X, L, L, L, L, L, L, L, L, L,               /* ` a-o */
@@ -258,6 +262,16 @@ static const unsigned char kind[256] = {
 static int is(char c, int what)
 {
 	return kind[(unsigned char)c] & what;
+}
+
+/* Over what is of that kind: four at a time, which is quicker, while they are. */
+static const char *skip(const char *p, const char *end, int what)
+{
+	while (end - p >= 4 && (is(p[0], what) & is(p[1], what) & is(p[2], what) & is(p[3], what)))
+		p += 4;
+	while (p < end && is(*p, what))
+		p++;
+	return p;
 }
 
 static const char *skip_space(const char *p, const char *end)
@@ -390,16 +404,6 @@ static char *keep(struct xmlstream *xs, const char *p, const char *end)
 
 /* ------------------------------------------------------------------- Names */
 
-/* Which list the n bytes of a prefix are on. */
-static size_t bucket_of(const char *prefix, size_t n)
-{
-	unsigned hash = 0;
-
-	while (n-- > 0)
-		hash = hash * 31 + (unsigned char)*prefix++;
-	return hash % BUCKETS;
-}
-
 /* The namespace of a name: what its prefix is bound to here, or NULL. No prefix
  * means no namespace until xmlns='...' says otherwise, and two prefixes are bound
  * from the start (Namespaces in XML 1.0, sections 3 and 6.2). */
@@ -408,7 +412,7 @@ static const char *lookup(const struct xmlstream *xs, const char *qname, const c
 	size_t n = local > qname ? (size_t)(local - qname) - 1 : 0;
 	const struct binding *b;
 
-	for (b = xs->bucket[bucket_of(qname, n)]; b; b = b->outer)
+	for (b = xs->bindings; b; b = b->outer)
 		if (!strncmp(b->prefix, qname, n) && !b->prefix[n])
 			return b->uri;
 	return n == 0 ? "" : n == 3 && !memcmp(qname, "xml", 3) ? XML_NS : NULL;
@@ -476,8 +480,8 @@ static const char *qname_of(const struct xml_elem *e)
 	return (const char *)(e + 1);
 }
 
-/* Only when a start tag is complete are its declarations, too, and can its own
- * name and those of its attributes be resolved. Until here the `ns` of each
+/* A tag's xmlns declarations may stand behind the names that use them, so names
+ * are resolved when the whole tag has been read. Until here the `ns` of each
  * attribute holds its qualified name. `p` is the > of the tag. */
 static int resolve_names(struct xmlstream *xs, const char *p)
 {
@@ -485,7 +489,7 @@ static int resolve_names(struct xmlstream *xs, const char *p)
 	const struct binding *b;
 	struct xml_attr *a;
 
-	for (b = xs->bindings; b && b->owner == e; b = b->before) {
+	for (b = xs->bindings; b && b->owner == e; b = b->outer) {
 		if (is_illegal(b))
 			return fail(xs, p, "bad-namespace-prefix", "illegal xmlns declaration in the tag ending");
 		if (is_repeated(b))
@@ -506,8 +510,12 @@ static int resolve_names(struct xmlstream *xs, const char *p)
 
 /* The text of an element that has children comes in pieces, but elements end
  * in the opposite order of their beginning: so all text under construction
- * lies in one buffer, a stack. An element that begins leaves there where its
- * parent's text began, and an element that ends takes its text off. */
+ * lies in one buffer, a stack. An element that begins pushes its parent's
+ * text_start, as raw bytes, and then its own text; end_element() pops both.
+ * When <a>one<b>two has come:
+ *
+ *     ..., "one", text_start of a, "two"
+ *                                  ^ text_start */
 
 /* An element begins whose name is [p, end). Its qualified name, which the end
  * tag must repeat, stands right behind it. A stanza has no parent: it is the
@@ -551,8 +559,8 @@ static int end_element(struct xmlstream *xs)
 		return -1;
 	xs->text.end = xs->text_start - sizeof xs->text_start;
 	memcpy(&xs->text_start, xs->text.bytes + xs->text.end, sizeof xs->text_start);
-	for (; (b = xs->bindings) && b->owner == e; xs->bindings = b->before)
-		xs->bucket[bucket_of(b->prefix, strlen(b->prefix))] = b->outer;
+	for (; (b = xs->bindings) && b->owner == e; xs->bindings = b->outer)
+		xs->bound--;
 	for (e->children = NULL; child; child = next) {
 		next = child->next;
 		child->next = e->children;
@@ -621,14 +629,18 @@ static char *unescape(struct xmlstream *xs, const char *p, const char *end)
 	return value;
 }
 
-static int add_binding(struct xmlstream *xs, const char *prefix, const char *uri)
+/* At p. Every name is looked up among all bindings in scope, so many of them
+ * would make a hostile stanza slow. */
+static int add_binding(struct xmlstream *xs, const char *p, const char *prefix, const char *uri)
 {
-	struct binding *b = allot(xs, sizeof *b), **list = &xs->bucket[bucket_of(prefix, strlen(prefix))];
+	struct binding *b = allot(xs, sizeof *b);
 
 	if (!b)
 		return -1;
-	*b = (struct binding){.prefix = prefix, .uri = uri, .owner = xs->elem, .outer = *list, .before = xs->bindings};
-	*list = xs->bindings = b;
+	if (++xs->bound > MAX_BINDINGS)
+		return fail(xs, p, "policy-violation", "too many xmlns declarations");
+	*b = (struct binding){.prefix = prefix, .uri = uri, .owner = xs->elem, .outer = xs->bindings};
+	xs->bindings = b;
 	return 0;
 }
 
@@ -645,7 +657,7 @@ static int add_attr(struct xmlstream *xs, const char *p, const char *local, cons
 
 	if (n >= 5 && !memcmp(p, "xmlns", 5) && (n == 5 || p[5] == ':')) {
 		prefix = n > 5 ? keep(xs, local, end) : "";
-		return prefix ? add_binding(xs, prefix, value) : -1;
+		return prefix ? add_binding(xs, p, prefix, value) : -1;
 	}
 	a = allot(xs, sizeof *a + n + 1);
 	if (!a)
@@ -660,30 +672,30 @@ static int add_attr(struct xmlstream *xs, const char *p, const char *local, cons
 
 /* ------------------------------------------------------------------ Tokens */
 
-/* The > of the tag that begins at p, if it is there yet, else NULL. A > inside
- * quotes is not it. What was looked at once is not looked at again. */
-static const char *find_tag_end(struct xmlstream *xs, const char *p, const char *end)
+/* The length of the tag that begins at p; 0 when its end is not there yet. A >
+ * inside quotes is not it. What was looked at once is not looked at again. */
+static long measure_tag(struct xmlstream *xs, const char *p, const char *end)
 {
 	const char *q = p + (xs->scanned ? xs->scanned : 1);
 
-	for (; q < end; q++) {
-		if (!is(*q, MARK))
-			continue;
+	if (!xs->scanned)
+		xs->plain = 1;
+	for (; (q = skip(q, end, VALUE)) < end; q++) {
 		if (*q == '<')
-			return malformed(xs, q, "< inside a tag"), NULL;
-		if (*q == '>' && !xs->quote) {
-			xs->scanned = 0;
-			return q;
-		}
-		if (*q != '>')
+			return malformed(xs, q, "< inside a tag");
+		if (*q == '>' && !xs->quote)
+			return q + 1 - p;
+		if (*q == '&' || is(*q, SPACE))
+			xs->plain = 0;
+		else if (*q != '>')
 			xs->quote = !xs->quote ? *q : *q == xs->quote ? 0 : xs->quote;
 	}
 	xs->scanned = (size_t)(end - p);
-	return NULL;
+	return 0;
 }
 
 /* The attributes of a start tag, from behind its name to its end. Each needs
- * white space before it. Quotes are closed: find_tag_end() has seen to it. */
+ * white space before it. Quotes are closed: measure_tag() has seen to it. */
 static int take_attrs(struct xmlstream *xs, const char *p, const char *end)
 {
 	struct xml_attr **tail = &xs->elem->attrs;
@@ -701,7 +713,8 @@ static int take_attrs(struct xmlstream *xs, const char *p, const char *end)
 		if (n == MAX_ATTRS)
 			return fail(xs, name, "policy-violation", "too many attributes");
 		p = memchr(quote + 1, *quote, (size_t)(end - quote - 1));
-		value = unescape(xs, quote + 1, p++);
+		value = xs->plain ? keep(xs, quote + 1, p) : unescape(xs, quote + 1, p);
+		p++;
 		local = local_part(name, name_end);
 		if (value && !local)
 			return malformed(xs, name, "misplaced colon");
@@ -742,7 +755,8 @@ static int take_end_tag(struct xmlstream *xs, const char *p, const char *end)
 	return 0;
 }
 
-/* The value of the next attribute, if it has that name, and on to the next. */
+/* The value of the next attribute, if it has that name, and on to the next. The
+ * name is the qualified one, in `ns`: this is before resolve_names(). */
 static const char *next_value(const struct xml_attr **a, const char *name)
 {
 	const char *value = *a && !strcmp((*a)->ns, name) ? (*a)->value : NULL;
@@ -783,7 +797,7 @@ static int take_declaration(struct xmlstream *xs, const char *p, const char *end
 static long take_markup(struct xmlstream *xs, const char *p, const char *end)
 {
 	size_t n = (size_t)(end - p);
-	const char *close;
+	long length;
 
 	if (!memcmp(p, "<![CDATA[", n < 9 ? n : 9)) {
 		if (n < 9)
@@ -799,10 +813,8 @@ static long take_markup(struct xmlstream *xs, const char *p, const char *end)
 		return malformed(xs, p, "unknown markup");
 	if (position(xs, p) > 0 || memcmp(p, "<?xml", n < 5 ? n : 5) || (n > 5 && !is(p[5], SPACE)))
 		return fail(xs, p, "restricted-xml", "processing instruction");
-	close = find_tag_end(xs, p, end);
-	if (!close)
-		return xs->event == XML_ERROR ? -1 : 0;
-	return take_declaration(xs, p + 2, close - 1) ? -1 : close + 1 - p;
+	length = measure_tag(xs, p, end);
+	return length > 0 && take_declaration(xs, p + 2, p + length - 2) ? -1 : length;
 }
 
 /* n characters of text, which take up `used` of the input. */
@@ -821,9 +833,10 @@ static long take_reference(struct xmlstream *xs, const char *p, const char *end)
 
 	while (q < end && (is(*q, NAME) || *q == '#' || (unsigned char)*q >= 0x80))
 		q++;
-	xs->scanned = q < end ? 0 : (size_t)(q - p);
-	if (q == end)
+	if (q == end) {
+		xs->scanned = (size_t)(q - p);
 		return 0;
+	}
 	if (*q != ';')
 		return malformed(xs, q, "bad reference");
 	if (dereference(xs, p + 1, q, &to))
@@ -836,10 +849,8 @@ static long take_reference(struct xmlstream *xs, const char *p, const char *end)
  * 2.11). */
 static long take_text(struct xmlstream *xs, const char *p, const char *end)
 {
-	const char *q = p;
+	const char *q = skip(p, end, TEXT);
 
-	while (q < end && is(*q, TEXT))
-		q++;
 	if (q > p)
 		return add_text(xs, p, (size_t)(q - p), q - p);
 	if (*p == '&' && !xs->in_cdata)
@@ -861,7 +872,7 @@ static long take_text(struct xmlstream *xs, const char *p, const char *end)
  * keeps connections alive (RFC 6120 section 4.6.1). */
 static long take_token(struct xmlstream *xs, const char *p, const char *end)
 {
-	const char *close;
+	long n;
 
 	if (xs->depth > 1 && (*p != '<' || xs->in_cdata))
 		return take_text(xs, p, end);
@@ -873,18 +884,17 @@ static long take_token(struct xmlstream *xs, const char *p, const char *end)
 		return fail(xs, p, xs->depth ? "bad-format" : "not-well-formed", "text outside of a stanza");
 	if (end - p > 1 && (p[1] == '!' || p[1] == '?'))
 		return take_markup(xs, p, end);
-	close = find_tag_end(xs, p, end);
-	if (!close)
-		return xs->event == XML_ERROR ? -1 : 0;
-	if (p[1] == '/' ? take_end_tag(xs, p + 2, close) : take_start_tag(xs, p + 1, close))
-		return -1;
-	return close + 1 - p;
+	n = measure_tag(xs, p, end);
+	if (n <= 0)
+		return n;
+	return (p[1] == '/' ? take_end_tag(xs, p + 2, p + n - 1) : take_start_tag(xs, p + 1, p + n - 1)) ? -1 : n;
 }
 
 /* ------------------------------------------------------------------ Events */
 
 /* Takes tokens until something has happened or the next one is not complete.
- * A stanza is counted from its <, and no token sees what is beyond its limit. */
+ * A stanza is counted from its <, the stream header from byte 0, and no token
+ * sees what is beyond the limit. */
 static void take_tokens(struct xmlstream *xs)
 {
 	const char *p;
@@ -900,6 +910,7 @@ static void take_tokens(struct xmlstream *xs)
 		if (n == 0 && left < xs->whole)
 			fail(xs, p + left, "policy-violation", "stanza too long");
 		if (n > 0) {
+			xs->scanned = 0;
 			xs->offset += (uint64_t)n;
 			xs->whole -= (size_t)n;
 			buffer_consume(&xs->in, (size_t)n);
@@ -934,12 +945,12 @@ enum xml_event xmlstream_next(struct xmlstream *xs, struct xml_elem **out)
 	if (xs->event == XML_OPEN) {
 		xs->header = xs->pool;
 		xs->header->users++;
-		xs->text_start = xs->text.end = 0;
+		xs->text_start = xs->text.end = 0; /* the root has no text */
 	}
 	if (xs->event == XML_OPEN || xs->event == XML_STANZA) {
 		*out = (struct xml_elem *)(void *)(xs->pool + 1);
 		xs->pool = NULL;
-		buffer_consume(&xs->text, 0);
+		buffer_consume(&xs->text, 0); /* empty by now: frees it if it had grown large */
 	}
 	if (xs->event == XML_MORE && xs->in.end - xs->in.start > xs->whole) {
 		bad = xs->in.bytes + xs->in.start + xs->whole;

@@ -343,7 +343,7 @@ static const struct shape {
 	{"entities",     "<message><body>", "&amp;&#x20AC;", "", "", "</body></message>", 1 << 30},
 	{"children",     "<message>", "<a%d/>", "", "", "</message>", 1 << 30},
 	{"attributes",   "<message", " a%d='some value'", "/>", "", "", 1000},
-	{"namespaces",   "<message", " xmlns:p%d='urn:example:a-namespace'", "/>", "", "", 1000},
+	{"namespaces",   "<message>", "<a xmlns:p%d='urn:example:a-namespace'/>", "", "", "</message>", 1 << 30},
 	{"depth",        "<message>", "<a>", "", "</a>", "</message>", 127}
 };
 

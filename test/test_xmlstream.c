@@ -726,6 +726,16 @@ static void test_attributes(void)
 	            repeat("OPEN a ERROR not-well-formed@8006", "", 0, ""), 0);
 }
 
+/* Every name is looked up among those in scope: with more of them a stanza of
+ * nothing but short names would take a second. */
+static void test_bindings(void)
+{
+	check_large(repeat("<a xmlns='u'><b", " xmlns:p%03d='v'", 127, "/>"), repeat("OPEN {u}a STANZA {u}b", "", 0, ""), 0);
+	check_large(repeat("<a xmlns='u'><b", " xmlns:p%03d='v'", 128, "/>"),
+	            repeat("OPEN {u}a ERROR policy-violation@1921", "", 0, ""), 0);
+	check_large(repeat("<a><b>", "<c xmlns:p='v'/>", 200, "</b>"), repeat("OPEN a STANZA b(c", " c", 199, ")"), 0);
+}
+
 /* 256 KiB if the caller has no opinion, and not a byte more. */
 static void test_default_limit(void)
 {
@@ -931,6 +941,7 @@ int main(void)
 	test_table();
 	test_depth();
 	test_attributes();
+	test_bindings();
 	test_default_limit();
 	test_megabyte();
 	test_get();
