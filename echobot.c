@@ -1,7 +1,7 @@
 /* echobot.c - says back what it hears.
  *
- * A reactive bot: three handlers, called by the loop in xmpp_run(). Read this
- * first; xmpp.h says what each function promises. */
+ * A reactive bot: a few handlers, called from the loop behind xmpp_turn(). Read
+ * this first; xmpp.h says what each function promises. */
 #define _POSIX_C_SOURCE 200809L
 #include "xmpp.h"
 
@@ -10,8 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What we send carries an id that begins like this. Who hears it back, another
- * echobot, must not echo it again: two of them would never fall silent. */
+/* What we send carries an id that begins like this. Another echobot that hears it
+ * must not echo it: two of them would never fall silent. */
 #define ECHO_ID "echo-"
 
 static int is_type(const struct xml_elem *message, const char *type)
@@ -35,25 +35,29 @@ static int wants_echo(struct xmpp *x, const struct xml_elem *message, const char
 }
 
 /* A line of output is one message: no text can forge another, or tell the
- * terminal what to do. */
-static void print_said(const char *from, const char *text)
+ * terminal what to do. So spaces stand for the control characters, those of ASCII
+ * and those of ISO 8859-1, which in UTF-8 are C2 80 to C2 9F. */
+static void print_text(const char *s)
 {
+	const unsigned char *u = (const unsigned char *)s;
 	size_t n;
 
-	printf("%s: ", from);
-	for (; *text; text += n) {
-		for (n = 0; (unsigned char)text[n] >= ' ' && text[n] != 0x7F; n++)
+	for (;;) {
+		for (n = 0; u[n] >= ' ' && u[n] != 0x7F && (u[n] != 0xC2 || u[n + 1] >= 0xA0); n++)
 			;
-		fwrite(text, 1, n, stdout);
-		if (text[n] && ++n)
-			putchar(' ');
+		fwrite(u, 1, n, stdout);
+		u += n;
+		if (!*u)
+			return;
+		putchar(' ');
+		u += *u == 0xC2 ? 2 : 1;
 	}
-	putchar('\n');
 }
 
 /* S: <message from='alice@localhost/phone' type='chat' id='m1'><body>hi</body></message>
  * C: <message to='alice@localhost/phone' type='chat' id='echo-m1'><body>hi</body></message>
- * An unknown type counts as normal (RFC 6121 section 5.2.2). */
+ * An unknown type counts as normal (RFC 6121 section 5.2.2). If it cannot be sent,
+ * because the queue is full, say, the sender misses it: nobody else can do more. */
 static void echo(struct xmpp *x, const struct xml_elem *message)
 {
 	const struct xml_elem *body = xml_child(message, "body", message->ns);
@@ -62,7 +66,10 @@ static void echo(struct xmpp *x, const struct xml_elem *message)
 
 	if (!wants_echo(x, message, from, body ? body->text : NULL))
 		return;
-	print_said(from, body->text);
+	print_text(from);
+	fputs(": ", stdout);
+	print_text(body->text);
+	putchar('\n');
 	xmpp_send(x, thread ? "<message to='%s' type='%s' id='" ECHO_ID "%s'><body>%s</body><thread>%s</thread></message>"
 	                    : "<message to='%s' type='%s' id='" ECHO_ID "%s'><body>%s</body></message>",
 	          from, is_type(message, "chat") ? "chat" : "normal", id, body->text, thread ? thread->text : NULL);
@@ -79,7 +86,9 @@ static void grant_subscription(struct xmpp *x, const struct xml_elem *presence)
 
 static void announce(struct xmpp *x)
 {
-	printf("echobot: ready as %s\n", xmpp_jid(x));
+	fputs("echobot: ready as ", stdout);
+	print_text(xmpp_jid(x));
+	putchar('\n');
 }
 
 /* No reason: it ended because we wanted it to. */
