@@ -60,15 +60,15 @@ enum {
 	PING_TIMEOUT = 30000,    /* ms */
 	CLOSE_TIMEOUT = 1000,    /* ms for the server to say goodbye, too */
 	TUNNEL_TIMEOUT = 500,    /* ms for a tunnel to end; then SIGTERM, and after as long SIGKILL */
-	TUNNEL_POLL = 20,        /* ms from one look at whether it has to the next */
+	TUNNEL_POLL = 20,        /* ms; how often to look whether it has ended */
 	REASON_SIZE = 512,       /* bytes of a reason, for on_close */
-	FIRST_RETRY = 1000,      /* ms at most until the first attempt to come back; the next ones */
-	LAST_RETRY = 60000,      /* may take twice as long each, up to this */
+	FIRST_RETRY = 1000,      /* ms; the longest pause after a first loss; it doubles with each more */
+	LAST_RETRY = 60000,      /* ms; the longest pause ever */
 	HEALTHY = 60000,         /* ms logged in, and all is forgiven: the next loss is a first one */
 	MAX_OUTPUT = 4 << 20,    /* bytes queued for a server that does not read */
 	READ_SIZE = 64 * 1024,   /* bytes read at once */
-	MIN_ROUNDS = 4096,       /* of PBKDF2, that a server may ask for: fewer would be too easy to */
-	MAX_ROUNDS = 100000,     /* break, more would keep us busy for nothing */
+	MIN_ROUNDS = 4096,       /* of PBKDF2; a server that asks for fewer wants an easy guess */
+	MAX_ROUNDS = 100000,     /* and one that asks for more only keeps us busy */
 	ROUNDS_AT_ONCE = 2000    /* in one turn of the loop: about a ms */
 };
 
@@ -110,12 +110,13 @@ struct conn {
 	struct tunnel *tunnel;  /* while there is one */
 	struct addrinfo *addrs; /* of the server, while connecting */
 	struct addrinfo *addr;  /* the one to try next */
-	int64_t attempt;        /* when to give up on the current one, or to make the first one */
+	int64_t attempt;        /* when to connect (WAITING), to try the next address (CONNECTING), */
+	                        /* to look at the tunnel again (ENDING) */
 	char reconnect;         /* come back when the connection is lost... */
-	char final;             /* ...but not this time: it would only be lost again */
+	char no_retry;          /* ...but not this time: it would only be lost again */
 	int losses;             /* in a row */
 	int64_t ready_at;       /* when the login was complete; 0: it was not */
-	int64_t deadline;       /* of the login, or of the goodbye; 0 for none */
+	int64_t deadline;       /* of the login, of the goodbye, of the tunnel's end; 0 for none */
 	int64_t silence;        /* while READY: when the server has been silent for too long */
 	char pinged;            /* since it was heard last */
 	int64_t wake;           /* when to call on_wake; 0 for never */
@@ -129,8 +130,8 @@ struct conn {
 	char *jid;              /* full, once bound */
 	struct request *requests, **request_tail; /* oldest first */
 	int request_count;
-	char running;           /* xmpp_run() has it: free it there */
-	char doomed;            /* to be freed there */
+	char busy;              /* a function of ours is at work with it, and frees it at its end... */
+	char doomed;            /* ...if xmpp_free() was called meanwhile */
 };
 
 /* Set by xmpp_stop(). The only global: a signal handler has nothing else. */
@@ -197,20 +198,22 @@ static size_t control(const char *p, size_t n)
 	return n > 0 && (u[0] < ' ' || u[0] == 0x7F);
 }
 
-/* The wire in the notation of the RFCs. `whole`: a stanza ends here, and so
- * does the line. */
+/* The wire in the notation of the RFCs. `whole`: a stanza ends here, and so does
+ * the line; with a name each piece is a line, for others write to the same file.
+ * A piece may begin with the second half of a control character. */
 static void trace(struct conn *c, char who, const char *p, size_t n, int whole)
 {
-	const char *end = p + n;
+	const char *end = p + n, *begin = p;
 
 	if (!c->trace || n == 0)
 		return;
+	whole = whole || *c->trace_name;
 	if (c->traced && c->traced != who)
 		putc('\n', c->trace);
 	if (c->traced != who)
 		fprintf(c->trace, "%c%s: ", who, c->trace_name);
 	while (p < end) {
-		n = control(p, (size_t)(end - p));
+		n = p == begin && (*p & 0xE0) == 0x80 ? 1 : control(p, (size_t)(end - p));
 		if (n > 0)
 			fprintf(c->trace, "\\x%02X", (unsigned char)p[n - 1]);
 		else
@@ -301,7 +304,8 @@ static int append_format(struct buffer *b, const char *format, va_list ap)
 			break;
 		default: /* %%, or what is no format and stands for itself */
 			failed = buffer_append(b, "%", 1);
-			format -= *format != '%';
+			if (*format != '%')
+				format--;
 		}
 		format++;
 	}
@@ -334,7 +338,9 @@ static int queue(struct conn *c, const char *format, ...)
 	return failed;
 }
 
-/* The same with two strings, the second of which the trace does not show. */
+/* The same with two strings, the second of which the trace does not show: first
+ * asterisks are queued in its place, with the trace; these are cut off again, and
+ * the real one is queued without. */
 static int queue_secret(struct conn *c, const char *format, const char *text, const char *secret)
 {
 	size_t before = c->out.end - c->out.start;
@@ -350,14 +356,18 @@ static int queue_secret(struct conn *c, const char *format, const char *text, co
 	return failed;
 }
 
-/* Writes what the socket takes now. A send() may be short, always. 0, or -1
- * when the connection is broken. */
+/* Writes what the socket takes now. A send() may be short, always. A peer that
+ * has hung up may have said why, and we have not read it yet: so what cannot be
+ * sent is forgotten, and recv() will come to the end. 0, or -1 when the connection
+ * is broken in another way. */
 static int flush(struct conn *c)
 {
 	ssize_t n;
 
 	while (c->out.start < c->out.end) {
 		n = send(c->fd, c->out.bytes + c->out.start, c->out.end - c->out.start, MSG_NOSIGNAL);
+		if (n < 0 && (errno == EPIPE || errno == ECONNRESET))
+			n = (ssize_t)(c->out.end - c->out.start);
 		if (n < 0)
 			return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
 		buffer_consume(&c->out, (size_t)n);
@@ -381,10 +391,12 @@ static void answer_request(struct conn *c, struct request **link, const struct x
 	free(r);
 }
 
+static void destroy(struct conn *c);
 static void forget_scram(struct conn *c);
 static void close_tunnel(struct conn *c);
 
-/* Lets go of all that belongs to the connection rather than to the account. */
+/* Lets go of all that belongs to the connection rather than to the account, but
+ * for what is asked later: its JID and when it was ready, which start() resets. */
 static void tear_down(struct conn *c)
 {
 	if (c->traced)
@@ -433,7 +445,7 @@ long xmpp_retry_in(const struct xmpp *x)
 /* What went wrong will go wrong again: lose(for_good(c), ...). */
 static struct conn *for_good(struct conn *c)
 {
-	c->final = 1;
+	c->no_retry = 1;
 	return c;
 }
 
@@ -453,7 +465,7 @@ static void tidy(char *reason)
 static void come_to_end(struct conn *c, const char *reason)
 {
 	tear_down(c);
-	if (reason && c->reconnect && !c->final)
+	if (reason && c->reconnect && !c->no_retry)
 		schedule_retry(c);
 	if (c->x.on_close)
 		c->x.on_close(&c->x, reason);
@@ -488,12 +500,10 @@ static int lose(struct conn *c, const char *format, ...)
 	return -1;
 }
 
-void xmpp_close(struct xmpp *x)
+static void say_goodbye(struct conn *c)
 {
-	struct conn *c = conn_of(x);
-
-	if (c->state == ENDING)
-		c->final = 1;
+	if (c->state >= ENDING)
+		c->no_retry = 1;
 	if (c->state >= CLOSING)
 		return;
 	if (c->state <= CONNECTING || queue(c, "</stream:stream>")) {
@@ -503,6 +513,19 @@ void xmpp_close(struct xmpp *x)
 	c->state = CLOSING;
 	c->wake = 0;
 	c->deadline = after(CLOSE_TIMEOUT);
+}
+
+/* A handler that this calls may free the connection. */
+void xmpp_close(struct xmpp *x)
+{
+	struct conn *c = conn_of(x);
+	char was_busy = c->busy;
+
+	c->busy = 1;
+	say_goodbye(c);
+	c->busy = was_busy;
+	if (c->doomed && !was_busy)
+		destroy(c);
 }
 
 /* -------------------------------------------------------------- Connecting */
@@ -567,8 +590,8 @@ static int connect_next(struct conn *c, int error)
 		c->addr = c->addr->ai_next;
 	}
 	if (c->fd < 0 && error == EMFILE)
-		return lose(for_good(c), "too many connections: select() can watch descriptors below %d only, "
-		               "and a process may open so many at most", FD_SETSIZE);
+		return lose(for_good(c), "too many connections: no descriptor is left (ulimit -n), or none below %d, "
+		                         "which is all that select() can watch", FD_SETSIZE);
 	if (c->fd < 0)
 		return lose(c, "cannot connect to %s port %d: %s", c->server, c->port, strerror(error));
 	c->attempt = c->addr ? after(ATTEMPT_TIMEOUT) : c->deadline;
@@ -577,8 +600,10 @@ static int connect_next(struct conn *c, int error)
 
 static int open_tunnel(struct conn *c);
 
-/* Starts a connection. getaddrinfo() may wait for a name server: the one thing
- * in this file that blocks, because libc offers nothing else. */
+/* Starts a connection, to the host itself unless options.server says otherwise: to
+ * find out from its SRV records (RFC 6120 section 3.2.1) takes a library for DNS.
+ * getaddrinfo() may wait for a name server: the one thing in this file that
+ * blocks, because libc offers nothing else. */
 static int start(struct conn *c)
 {
 	struct addrinfo hints = {0};
@@ -596,7 +621,7 @@ static int start(struct conn *c)
 	snprintf(port, sizeof port, "%d", c->port);
 	error = getaddrinfo(c->server, port, &hints, &c->addrs);
 	if (error)
-		return lose(c, "cannot find %s: %s", c->server, gai_strerror(error));
+		return lose(c, "cannot find %s: %s", c->server, error == EAI_SYSTEM ? strerror(errno) : gai_strerror(error));
 	c->addr = c->addrs;
 	return connect_next(c, 0);
 }
@@ -630,8 +655,8 @@ struct tunnel {
 	char reason[REASON_SIZE];
 };
 
-/* May it stand in a command? Not if the shell could take it for anything but a
- * word, or the command for an option. */
+/* Is it safe as part of a shell command? Only these characters are, and no - at
+ * the beginning, which would make it an option. */
 static int is_safe(const char *name)
 {
 	return *name && *name != '-' && !name[strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -649,7 +674,8 @@ static char *expand_command(const struct conn *c)
 
 	snprintf(port, sizeof port, "%d", c->port);
 	for (p = c->command; *p && !failed; p += value ? 2 : 1) {
-		value = *p != '%' ? NULL : p[1] == 'h' ? c->host : p[1] == 's' ? c->server : p[1] == 'p' ? port : NULL;
+		value = *p != '%' ? NULL : p[1] == 'h' ? c->host : p[1] == 's' ? c->server : p[1] == 'p' ? port
+		      : p[1] == '%' ? "%" : NULL;
 		failed = value ? buffer_append(&b, value, strlen(value)) : buffer_append(&b, p, 1);
 	}
 	if (!failed && !buffer_append(&b, "", 1))
@@ -658,19 +684,19 @@ static char *expand_command(const struct conn *c)
 	return NULL;
 }
 
-/* Two connected descriptors that no other command inherits. The first is ours:
- * it does not block, and select() can watch it. */
-static int open_pair(int fds[2], int opened)
+/* Of two connected descriptors, makes both such that no other command inherits
+ * them. The first is ours: it does not block, and select() can watch it. */
+static int prepare_pair(int fds[2])
 {
-	if (opened || fcntl(fds[0], F_SETFD, FD_CLOEXEC) || fcntl(fds[1], F_SETFD, FD_CLOEXEC)
+	if (fcntl(fds[0], F_SETFD, FD_CLOEXEC) || fcntl(fds[1], F_SETFD, FD_CLOEXEC)
 	    || fcntl(fds[0], F_SETFL, O_NONBLOCK))
 		return -1;
 	errno = EMFILE;
 	return fds[0] < FD_SETSIZE ? 0 : -1;
 }
 
-/* In the new process. Its group is its own: Ctrl-C is for us, who then say goodbye
- * through it. */
+/* In the new process. It gets a process group of its own, so that Ctrl-C ends
+ * only us: we still need it to say goodbye. */
 static void be_command(const char *command, int io, int err)
 {
 	setpgid(0, 0);
@@ -686,8 +712,8 @@ static int open_tunnel(struct conn *c)
 	struct tunnel *t = calloc(1, sizeof *t);
 	char *command = expand_command(c);
 	int io[2] = {-1, -1}, err[2] = {-1, -1}, safe = is_safe(c->host) && is_safe(c->server), error;
-	int failed = !safe || !t || !command || open_pair(io, socketpair(AF_UNIX, SOCK_STREAM, 0, io))
-	             || open_pair(err, pipe(err)) || (t->pid = fork()) < 0;
+	int failed = !safe || !t || !command || socketpair(AF_UNIX, SOCK_STREAM, 0, io) || prepare_pair(io)
+	             || pipe(err) || prepare_pair(err) || (t->pid = fork()) < 0;
 
 	if (!failed && t->pid == 0)
 		be_command(command, io[1], err[1]);
@@ -699,34 +725,36 @@ static int open_tunnel(struct conn *c)
 		close(io[0]);
 		close(err[0]);
 		free(t);
-		return safe ? lose(c, "cannot start a tunnel: %s", strerror(error))
-		            : lose(for_good(c), "the name of host or server cannot be part of a tunnel's command");
+		if (!safe)
+			return lose(for_good(c), "the name of host or server cannot be part of a tunnel's command");
+		return lose(error == EMFILE ? for_good(c) : c, "cannot start a tunnel: %s", strerror(error));
 	}
-	setpgid(t->pid, t->pid); /* both do it: who comes first? */
+	setpgid(t->pid, t->pid); /* parent and child both do it, for either may run first */
 	t->err = err[0];
 	c->fd = io[0];
 	c->tunnel = t;
 	return open_stream(c, WAIT_HEADER);
 }
 
-/* Reads what the command writes to standard error, and keeps the last of it. */
+/* Reads what the command has written to standard error, a pipe full at most, and
+ * keeps the last of it. */
 static void read_tunnel(struct tunnel *t)
 {
-	char buf[sizeof t->said];
+	char buf[READ_SIZE];
 	ssize_t got = read(t->err, buf, sizeof buf);
-	size_t n, over;
+	size_t room = sizeof t->said, n, over;
 
-	for (; got > 0; got = read(t->err, buf, sizeof buf)) {
-		n = (size_t)got;
-		over = t->n + n > sizeof t->said ? t->n + n - sizeof t->said : 0;
-		memmove(t->said, t->said + over, t->n - over);
-		memcpy(t->said + t->n - over, buf, n);
-		t->n += n - over;
-	}
-	if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+	if (got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
 		close(t->err);
 		t->err = -1;
 	}
+	if (got <= 0)
+		return;
+	n = (size_t)got < room ? (size_t)got : room;
+	over = t->n + n > room ? t->n + n - room : 0;
+	memmove(t->said, t->said + over, t->n - over);
+	memcpy(t->said + t->n - over, buf + got - n, n);
+	t->n += n - over;
 }
 
 /* The connection is over: the command sees the end of its input, and ought to
@@ -745,7 +773,8 @@ static void end_tunnel(struct conn *c, const char *reason)
 }
 
 /* Has it ended? Then that is why a login failed, more often than not: a server
- * that cannot be reached, a certificate that is not good. */
+ * that cannot be reached, a certificate that is not good. Not when it has nothing
+ * to complain of, and not when the server said why. */
 static void await_tunnel(struct conn *c)
 {
 	struct tunnel *t = c->tunnel;
@@ -763,7 +792,7 @@ static void await_tunnel(struct conn *c)
 	t->pid = 0;
 	if (t->err >= 0)
 		read_tunnel(t);
-	if (c->ready_at || t->killed)
+	if (c->ready_at || t->killed || c->no_retry || (status == 0 && t->n == 0))
 		snprintf(reason, sizeof reason, "%s", t->reason);
 	else
 		snprintf(reason, sizeof reason, "%.180s; the tunnel ended with status %d: %.*s", t->reason,
@@ -1168,8 +1197,8 @@ static int take_challenge(struct conn *c, struct xml_elem *e)
 	return 0;
 }
 
-/* Hashes on, so many rounds at most, and returns how many of them are left. When
- * all is done:
+/* Runs so many rounds of hashing at most, and returns how many were not needed.
+ * When all are done:
  * C: <response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
  *      base64 of c=biws,r=nonces,p=proof</response> */
 static long answer_challenge(struct conn *c, long most)
@@ -1482,6 +1511,14 @@ int xmpp_same_jid(const char *a, const char *b)
 	return xmpp_same_account(a, b) && !strcmp(a + strcspn(a, "/"), b + strcspn(b, "/"));
 }
 
+/* `to` NULL: the own account, or the server for it. */
+static int queue_iq(struct conn *c, const char *type, const char *id, const char *to, const char *payload)
+{
+	if (to)
+		return queue(c, "<iq type='%s' id='%s' to='%s'>%r</iq>", type, id, to, payload);
+	return queue(c, "<iq type='%s' id='%s'>%r</iq>", type, id, payload);
+}
+
 int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
                  void (*callback)(struct xmpp *, const struct xml_elem *, void *), void *data)
 {
@@ -1491,16 +1528,15 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 	int failed;
 	size_t i;
 
-	if (c->request_count == MAX_REQUESTS) {
-		errno = ENOBUFS;
+	if (c->state != READY || c->request_count == MAX_REQUESTS) {
+		errno = c->state != READY ? ENOTCONN : ENOBUFS;
 		return -1;
 	}
 	r = calloc(1, sizeof *r);
 	failed = !r || random_bytes(random, sizeof random) || (to && !(r->to = print("%s", to)));
 	for (i = 0; i < 8 && !failed; i++)
 		snprintf(r->id + 2 * i, 3, "%02x", random[i]);
-	if (failed || xmpp_send(x, to ? "<iq type='%s' id='%s' to='%s'>%r</iq>" : "<iq type='%s' id='%s'>%s%r</iq>",
-	                        type, r->id, to, payload)) {
+	if (failed || queue_iq(c, type, r->id, to, payload)) {
 		if (r)
 			free(r->to);
 		free(r);
@@ -1517,7 +1553,8 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 
 /* Is `from` the one we asked? Anybody may send us an iq with any id: only the
  * entity that was asked is believed (RFC 6120 section 8.1.2.1). Our own account
- * may answer as its bare JID, as the server, or without a name. */
+ * may answer as its bare JID (or with any resource: who else is there?), as the
+ * server, or without a name. */
 static int was_asked(struct conn *c, const char *to, const char *from)
 {
 	if (!from)
@@ -1528,17 +1565,16 @@ static int was_asked(struct conn *c, const char *to, const char *from)
 }
 
 /* S: <iq type='get' from='...' id='...'><ping xmlns='urn:xmpp:ping'/></iq>
- * C: <iq type='result' to='...' id='...'/>
+ * C: <iq type='result' to='...' id='...'></iq>
  * XEP-0199; all other questions are answered, too (RFC 6120 section 8.2.3). */
 static int answer_iq(struct conn *c, const struct xml_elem *e, const char *id)
 {
-	const char *from = xml_get(e, "from"); /* none: the own account, or the server for it */
-	const char *to = from ? " to='" : "", *quote = from ? "'" : "";
+	static const char no_such_thing[] = "<error type='cancel'><service-unavailable xmlns='" NS_STANZAS "'/></error>";
+	int ping = xml_child(e, "ping", "urn:xmpp:ping") != NULL;
 
-	if (xml_child(e, "ping", "urn:xmpp:ping"))
-		return say(c, "<iq type='result'%r%s%r id='%s'/>", to, from, quote, id);
-	return say(c, "<iq type='error'%r%s%r id='%s'><error type='cancel'><service-unavailable xmlns='"
-	              NS_STANZAS "'/></error></iq>", to, from, quote, id);
+	if (queue_iq(c, ping ? "result" : "error", id, xml_get(e, "from"), ping ? "" : no_such_thing))
+		return lose(c, "out of memory, or the server does not read");
+	return 0;
 }
 
 static int take_iq(struct conn *c, struct xml_elem *e)
@@ -1853,22 +1889,22 @@ static long take_turn(struct xmpp **conns, size_t n, int64_t until)
 	return alive;
 }
 
-static void set_running(struct xmpp **conns, size_t n, char running)
+static void set_busy(struct xmpp **conns, size_t n, char busy)
 {
 	size_t i;
 
 	for (i = 0; i < n; i++)
 		if (conns[i])
-			conn_of(conns[i])->running = running;
+			conn_of(conns[i])->busy = busy;
 }
 
 long xmpp_turn(struct xmpp **conns, size_t n, long ms)
 {
 	long alive;
 
-	set_running(conns, n, 1);
+	set_busy(conns, n, 1);
 	alive = take_turn(conns, n, ms < 0 ? 0 : after(ms));
-	set_running(conns, n, 0);
+	set_busy(conns, n, 0);
 	bury(conns, n);
 	if (alive == 0)
 		stopping = 0;
@@ -1938,11 +1974,14 @@ void xmpp_free(struct xmpp *x)
 	x->on_ready = x->on_wake = NULL;
 	x->on_message = x->on_presence = NULL;
 	x->on_close = NULL;
-	tear_down(c);
-	if (c->running)
-		c->doomed = 1;
-	else
+	c->doomed = 1;
+	if (c->busy)
+		tear_down(c);
+	else {
+		c->busy = 1;
+		tear_down(c); /* may call us again */
 		destroy(c);
+	}
 }
 
 const char *xmpp_jid(const struct xmpp *x)

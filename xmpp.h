@@ -103,8 +103,8 @@ struct xmpp_options {
 	const char *host;       /* the XMPP domain, behind the @; needed */
 	const char *server;     /* name or address of the machine it runs on (host) */
 	int port;               /* (5222) */
-	const char *tunnel;     /* a shell command to speak through, that adds TLS, say; %h, %s and %p */
-	                        /* in it stand for host, server and port (none: a TCP connection) */
+	const char *tunnel;     /* a shell command to speak through, that adds TLS, say; %h, %s and %p in */
+	                        /* it stand for host, server and port, %% for % (none: a TCP connection) */
 	const char *resource;   /* wanted (the server chooses) */
 	int create;             /* make the account first, if there is none (no); XEP-0077 */
 	int reconnect;          /* come back when the connection is lost (no) */
@@ -118,7 +118,8 @@ struct xmpp_options {
 
 /* One account, logged in. A bot sets the handlers it wants. Elements belong to
  * the library and live until the handler returns. A handler may call anything
- * but xmpp_run() and xmpp_turn(), also xmpp_close() and xmpp_free() on its own connection. */
+ * but xmpp_run() and xmpp_turn(), also xmpp_close() and xmpp_free() on its own
+ * connection. */
 struct xmpp {
 	void (*on_ready)(struct xmpp *);                              /* logged in, presence sent */
 	void (*on_message)(struct xmpp *, const struct xml_elem *);   /* of any type, also error */
@@ -137,25 +138,26 @@ struct xmpp *xmpp_new(const struct xmpp_options *options);
 long xmpp_retry_in(const struct xmpp *x);
 
 /* The select() loop over n connections: opens those that are new and returns
- * when all are closed for good, or after xmpp_stop(). 0, or -1 and errno. A connection
- * freed meanwhile becomes NULL in `conns`. */
+ * when all are closed for good, or after xmpp_stop(). 0, or -1 and errno. A
+ * connection freed meanwhile becomes NULL in `conns`. */
 int xmpp_run(struct xmpp **conns, size_t n);
 
 /* One turn of that loop, for a program that has more to do: waits until
  * something happens, ms at most (negative: as long as it takes), and calls the
- * handlers. Returns how many connections are alive: 0 when all are closed. -1
- * and errno on failure. */
+ * handlers. Returns how many connections were alive when it began to wait: 0
+ * when all are closed. -1 and errno on failure. */
 long xmpp_turn(struct xmpp **conns, size_t n, long ms);
 
-/* Every connection says goodbye, and xmpp_run() returns within 3 s. May be
- * called from a signal handler. */
+/* Every connection in the loop says goodbye, and xmpp_run() returns within 3 s,
+ * unless a name server keeps it waiting. The wish stands until a turn has found
+ * no connection alive. May be called from a signal handler. */
 void xmpp_stop(void);
 
 /* Queues a stanza, or more than one. In `format`, %s is a string, which is
  * escaped and so fits into text and into quoted attribute values, %d an int,
- * %r raw XML, and %% a percent sign; a NULL string is empty. What is not UTF-8, or no character that XML allows, goes out
- * as U+FFFD. 0, or -1 when x is not ready, memory ran out, or the peer has
- * left more than 4 MiB unread. */
+ * %r raw XML, and %% a percent sign; a NULL string is empty. What is not UTF-8,
+ * or no character that XML allows, goes out as U+FFFD. 0, or -1 when x is not
+ * ready, memory ran out, or the peer has left more than 4 MiB unread. */
 int xmpp_send(struct xmpp *x, const char *format, ...);
 
 /* <message to='...' type='...'><body>...</body></message>; RFC 6121 section 5.

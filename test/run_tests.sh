@@ -269,6 +269,9 @@ test_tunnel() {
 	kill -KILL $pid
 	forget $pid
 	check "$what: when it is killed the tunnel ends, too" wait_for 5 nobody_runs "CAfile $dir/tls/ca.pem"
+	check "$what: a wrong password is not the tunnel's fault" fails 1 '^echobot: login refused: not-authorized' \
+		env XMPP_PASSWORD=open-sesame "$echobot" -p "$PORT" -x "$tunnel"
+	check "$what: and it is not blamed" at_most 0 'tunnel' "$tmp/stderr"
 	check "$what: the CA is not ours" tries_again '^echobot: .*tunnel ended with status 1: .*certificate verify failed' \
 		"$echobot" -p "$PORT" -x "$tls_command"
 	check "$what: 10 jumperbots through openssl" happy_crowd 10 10 -d 4 -i 20 -x "$tunnel"

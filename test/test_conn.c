@@ -320,6 +320,121 @@ static void test_free_early(void)
 	close(listener);
 }
 
+/* A connection that is logged in, to whoever has fds[1]. */
+static struct xmpp *logged_in(int fds[2])
+{
+	static const char header[] = "<stream:stream xmlns='" NS_CLIENT "' xmlns:stream='" NS_STREAM "'>";
+	struct xmpp *x = client("localhost", 1);
+	struct conn *c = conn_of(x);
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) || fcntl(fds[0], F_SETFL, O_NONBLOCK)
+	    || write(fds[1], header, sizeof header - 1) < 0)
+		die("socketpair");
+	x->on_close = note_end;
+	c->fd = fds[0];
+	c->state = READY;
+	c->reconnect = 1;
+	c->jid = print("a@localhost/1");
+	c->silence = after(60000);
+	*ended = '\0';
+	closes = 0;
+	return x;
+}
+
+/* The server says why it hangs up, but what we send fails first. */
+static void test_last_words(void)
+{
+	static const char conflict[] = "<stream:error><conflict xmlns='" NS_STREAMS "'/></stream:error>";
+	struct xmpp *x;
+	int fds[2];
+
+	x = logged_in(fds);
+	if (write(fds[1], conflict, sizeof conflict - 1) < 0)
+		die("write");
+	close(fds[1]);
+	xmpp_message(x, "b@localhost", "chat", "is anybody there?");
+	xmpp_run(&x, 1);
+	check("the server's last words are heard", !strcmp(ended, "stream error: conflict") && xmpp_retry_in(x) < 0);
+	xmpp_free(x);
+}
+
+static void free_it(struct xmpp *x, const struct xml_elem *answer, void *data)
+{
+	*(int *)data += !answer;
+	xmpp_free(x);
+}
+
+static void close_it(struct xmpp *x, const struct xml_elem *answer, void *data)
+{
+	*(int *)data += !answer;
+	xmpp_close(x);
+}
+
+/* Between two turns: the request that is answered with nothing frees what is
+ * being freed, or closed. */
+static void test_free_between(void)
+{
+	struct xmpp *x;
+	int fds[2], asked_twice = 0;
+
+	x = logged_in(fds);
+	xmpp_request(x, "get", NULL, "<q/>", free_it, &asked_twice);
+	xmpp_request(x, "get", NULL, "<q/>", free_it, &asked_twice);
+	xmpp_free(x);
+	check("freed while it is freed", asked_twice == 2 && closes == 0);
+	close(fds[1]);
+	x = logged_in(fds);
+	xmpp_request(x, "get", NULL, "<q/>", free_it, &asked_twice);
+	conn_of(x)->state = CONNECTING; /* no stream to end: it ends at once */
+	xmpp_close(x);
+	check("freed while it is closed", asked_twice == 3 && closes == 0);
+	close(fds[1]);
+}
+
+/* A bot that closes when its request is lost wants no other attempt. */
+static void test_close_when_lost(void)
+{
+	struct xmpp *x;
+	int fds[2], asked_once = 0;
+
+	x = logged_in(fds);
+	xmpp_request(x, "get", NULL, "<q/>", close_it, &asked_once);
+	close(fds[1]);
+	xmpp_run(&x, 1);
+	check("closed while it is lost", asked_once == 1 && closes == 1 && xmpp_retry_in(x) < 0);
+	xmpp_free(x);
+}
+
+/* Two that share a file: each piece is a line and says whose it is. A control
+ * character is shown, also one that comes in two pieces. */
+static void test_trace(void)
+{
+	static const char wanted[] = "S(b): <x>\nS(a): <y>\xC2\nS(a): \\x9B\n";
+	struct xmpp_options o = {.user = "a", .password = "a", .host = "localhost"};
+	char seen[100];
+	struct xmpp *a, *b;
+	size_t n;
+
+	o.trace = tmpfile();
+	if (!o.trace)
+		die("tmpfile");
+	o.trace_name = "a";
+	a = xmpp_new(&o);
+	o.trace_name = "b";
+	b = xmpp_new(&o);
+	if (!a || !b)
+		die("xmpp_new");
+	trace(conn_of(b), 'S', "<x>", 3, 0);
+	trace(conn_of(a), 'S', "<y>\xC2", 4, 0);
+	trace(conn_of(a), 'S', "\x9B", 1, 0);
+	rewind(o.trace);
+	n = fread(seen, 1, sizeof seen, o.trace);
+	check("two traces in one file", n == sizeof wanted - 1 && !memcmp(seen, wanted, n));
+	xmpp_free(a);
+	xmpp_free(b);
+	fclose(o.trace);
+}
+
 /* What xmpp_send() and those built on it queue. */
 static void check_formats(struct xmpp *x)
 {
@@ -414,6 +529,10 @@ int main(void)
 	test_timers();
 	test_free();
 	test_free_early();
+	test_last_words();
+	test_free_between();
+	test_close_when_lost();
+	test_trace();
 	test_formats();
 	test_queue();
 	test_options();
