@@ -39,6 +39,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef MSG_NOSIGNAL /* macOS; see ignore_sigpipe() */
+#define MSG_NOSIGNAL 0
+#define NO_MSG_NOSIGNAL
+#endif
+
 #define NS_CLIENT  "jabber:client"
 #define NS_STREAM  "http://etherx.jabber.org/streams"
 #define NS_STREAMS "urn:ietf:params:xml:ns:xmpp-streams"
@@ -1928,10 +1933,22 @@ void xmpp_stop(void)
 
 /* ---------------------------------------------------------- Life and death */
 
+/* Where send() cannot be told so (macOS), a signal must not end us because the
+ * server hung up. */
+static void ignore_sigpipe(void)
+{
+#ifdef NO_MSG_NOSIGNAL
+	struct sigaction ignore = {.sa_handler = SIG_IGN};
+
+	sigaction(SIGPIPE, &ignore, NULL);
+#endif
+}
+
 struct xmpp *xmpp_new(const struct xmpp_options *o)
 {
 	struct conn *c;
 
+	ignore_sigpipe();
 	if (!o->user || !o->password || !o->host) {
 		errno = EINVAL;
 		return NULL;
