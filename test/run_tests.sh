@@ -4,7 +4,9 @@
 #     unit      warnings, make, and the test programs in C
 #     tools     what gcc's analyzer, clang-tidy and cppcheck find
 #     cli       echobot where there is no server
+#     readme    what the README says: commands, conversations, names, messages
 #     practice  the practice server, and the demo; more with slixmpp for Python
+#     ports     other compilers, C libraries, processors, makes; only if asked for
 #     prosody   echobot on a real server; needs Prosody, and slixmpp for Python
 #     ejabberd  the same with another server
 #
@@ -21,7 +23,7 @@ CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 1
 # In a copy, because make writes to where it is.
 make_works() {
 	mkdir "$tmp/make" && cp Makefile ./*.[ch] "$tmp/make" &&
-		(cd "$tmp/make" && make CC="$CC" && [ -x echobot ] && [ -x jumperbot ])
+		(cd "$tmp/make" && ${MAKE:-make} CC="$CC" && [ -x echobot ] && [ -x jumperbot ])
 }
 
 sanitize='-g -fsanitize=address,undefined -fno-sanitize-recover=undefined'
@@ -86,14 +88,7 @@ test_programs() { # test_programs HOW FLAGS...
 	corpora "$@"
 }
 
-# Each line of a conversation in the README is a line of some transcript.
-readme_is_true() {
-	sed -n '/^    [CS]: /,/^$/p' README | sed '/^$/d; s/^    //' >"$tmp/quoted"
-	[ -s "$tmp/quoted" ] && ! cat test/transcripts/* | grep -vxF -f - "$tmp/quoted"
-}
-
 group_unit() {
-	check "README quotes the transcripts" readme_is_true
 	for file in *bot.c; do
 		check "$file compiles without a warning" compiles pedantic "$file" -std=c99 -Wall -Wextra -pedantic
 	done
@@ -202,6 +197,84 @@ stuck_tunnel() {
 	forget $pid && gone "$(cat "$tmp/stuck")"
 }
 
+# ------------------------------------------------------------------ README
+
+# Each line of a conversation in the README, outside of what is typed there, is a
+# line of some transcript.
+quotes_transcripts() {
+	sed -n '/echo\.txt when/,/^What/s/^    //p' README >"$tmp/quoted"
+	[ -s "$tmp/quoted" ] && ! cat test/transcripts/* | grep -vxF -f - "$tmp/quoted"
+}
+
+functions_exist() {
+	sed 's/XML_[A-Z]*//g' README | grep -o '[a-z_0-9]*()' | sort -u >"$tmp/words"
+	[ -s "$tmp/words" ] || return
+	while IFS= read -r word; do
+		grep -q "\<${word%)}" ./*.[ch] test/*.c test/*/*.c || echo "no $word"
+	done <"$tmp/words" >"$tmp/missing"
+	! grep . "$tmp/missing"
+}
+
+files_exist() {
+	sed 's/<[a-z]*\.h>//g' README | grep -o '[a-z_*/-]*\.\(c\|h\|sh\|txt\)\>' | sort -u >"$tmp/words"
+	[ -s "$tmp/words" ] || return
+	while IFS= read -r word; do
+		ls $word test/$word test/*/$word 2>/dev/null | grep -q . || echo "no $word"
+	done <"$tmp/words" >"$tmp/missing"
+	! grep . "$tmp/missing"
+}
+
+# The table of states, and the messages of chapter 10, each up to its first %,
+# or as much of it as fits on a line.
+states_are_listed() {
+	sed -n '/^enum state {/,/^}/p' xmpp.c | grep -o '[A-Z_]\{5,\}' >"$tmp/states"
+	[ "$(grep -c . "$tmp/states")" -gt 10 ] || return
+	while IFS= read -r state; do
+		grep -q "^    $state  " README || echo "no $state"
+	done <"$tmp/states" >"$tmp/missing"
+	! grep . "$tmp/missing"
+}
+
+messages_are_explained() {
+	sed -n 's/.*lose([^"]*"\([^"%]*\).*/\1/p' xmpp.c | cut -c 1-60 | sed 's/ *$//' | sort -u >"$tmp/messages"
+	[ "$(grep -c . "$tmp/messages")" -gt 20 ] || return
+	while IFS= read -r message; do
+		grep -qF "    $message" README || echo "no $message"
+	done <"$tmp/messages" >"$tmp/missing"
+	! grep . "$tmp/missing"
+}
+
+# It takes its time, but not the processor's: it began with everything else.
+readme_log() {
+	while ! gone "$readme"; do
+		sleep 0.05
+	done
+	cat "$tmp/readme.log"
+	tail -n 1 "$tmp/readme.log" | grep -q ', 0 failed$'
+}
+
+group_readme() {
+	check "README quotes the transcripts" quotes_transcripts
+	check "the functions in it exist" functions_exist
+	check "and the files" files_exist
+	check "it lists the states" states_are_listed
+	check "it explains the messages" messages_are_explained
+	check "it has no line beyond 78 columns" [ "$(grep -c '^.\{79\}' README)" = 0 ]
+	for file in test/exercises/*.c; do
+		check "$file compiles without a warning" compiles pedantic "$file" -std=c99 -Wall -Wextra -pedantic
+	done
+	check "dicebot in the README is the one in test/exercises" dicebot_is_quoted
+	check_program "what the README says" readme_log
+	forget "$readme"
+}
+
+# With four spaces for a tab.
+dicebot_is_quoted() {
+	sed 's/\t/    /g; s/^\(.\)/    \1/' test/exercises/dicebot.c >"$tmp/quoted"
+	lines=$(grep -c '' "$tmp/quoted")
+	sed -n '/^    #include "xmpp.h"$/,$p' README | head -n "$lines" | cmp - "$tmp/quoted"
+}
+
 # ----------------------------------------------------------------- Echobot
 
 # PLAIN sends the password in base64, behind \0echobot\0: that is AGVjaG9ib3QA.
@@ -254,8 +327,8 @@ test_tls_required() {
 }
 
 # The bot speaks through a command that adds TLS; the client adds it itself.
-tls_command="openssl s_client -quiet -verify_quiet -no_ign_eof -nocommands -starttls xmpp -xmpphost %h \
--connect %s:%p -servername %h -verify_return_error -verify_hostname %h"
+# The command is the README's.
+tls_command=$(sed -n "/ -x 'openssl/,/'\$/p" README | sed "s/.* -x '//; s/'\$//; s/\\\\\$//" | tr -s ' \n' ' ')
 gnutls_command='gnutls-cli --logfile=/dev/null --starttls-proto=xmpp -p %p %h'
 
 test_tunnel() {
@@ -304,6 +377,18 @@ test_direct_tls() {
 # is room for eight.
 tunnels_in_processes() {
 	(ulimit -n 40 && crowd -n 10 -d 4 -i 20 -x "$tunnel") && all_is_well 10 10
+}
+
+test_settings() {
+	check "$what: the bot logs in" log_in bot "$echobot" || return
+	check "$what: SIGTERM ends it politely" ends_well bot $pid TERM
+	check "$what: jumperbots come in" happy_crowd 10 10 -d 3 -i 20
+}
+
+test_settings_tls() {
+	check "$what: not without a tunnel" fails 1 '^echobot: .*TLS.*-x' "$echobot" -p "$PORT"
+	check "$what: the bot logs in" log_in bot "$echobot" -x "$tls_command -CAfile $dir/certs/localhost.crt" || return
+	check "$what: SIGTERM ends it politely" ends_well bot $pid TERM
 }
 
 test_wrong_host() {
@@ -568,6 +653,51 @@ group_practice() {
 	check "test/server.c compiles, sanitized" compiles sanitized test/server.c $sanitize && test_practice sanitized
 }
 
+# ------------------------------------------------------------------- Ports
+
+# The bots and the test programs, run by RUNNER, which may be empty.
+test_port() { # test_port NAME RUNNER COMPILER FLAGS...
+	how=$1 runner=$2 CC=$3
+	shift 3
+	if ! command -v "$CC" >/dev/null || ! echo 'int main(void) { return 0; }' >"$tmp/probe.c" ||
+		! $CC "$@" -o "$tmp/probe" "$tmp/probe.c" 2>/dev/null || ! $runner "$tmp/probe" 2>/dev/null; then
+		skip "$how" "$CC $* does not work here"
+		return
+	fi
+	check "echobot.c compiles, $how" compiles "$how" echobot.c "$@"
+	check "jumperbot.c compiles, $how" compiles "$how" jumperbot.c "$@"
+	for file in test/test_*.c; do
+		check "$file compiles, $how" compiles "$how" "$file" "$@" &&
+			check_program "$file, $how" $runner "$tmp/$how/$(basename "$file" .c)"
+	done
+	[ -z "$runner" ] || return # what the player starts it starts without
+	check "test/play.c compiles, $how" compiles "$how" test/play.c "$@" &&
+		check_program "test/play.c, $how" transcripts_play "$@"
+}
+
+is_small() { # is_small BYTES FILE
+	size=$(wc -c <"$2")
+	[ "$size" -lt "$1" ] || { echo "$size bytes"; return 1; }
+}
+
+group_ports() {
+	strict='-Wall -Wextra -pedantic'
+	test_port "c17, O0, unsigned char" '' "$CC" -std=c17 -O0 -funsigned-char $strict
+	test_port "c99, O3" '' "$CC" -std=c99 -O3 $strict
+	test_port tcc '' tcc
+	test_port "32 bits" '' gcc -m32 -idirafter /usr/include/x86_64-linux-gnu $strict
+	test_port s390x 'qemu-s390x -L /usr/s390x-linux-gnu' s390x-linux-gnu-gcc -O1 $strict
+	test_port musl '' musl-gcc -Os -static -s $strict
+	[ ! -x "$tmp/musl/echobot" ] || check "echobot, static, is smaller than 120 KB" is_small 122880 "$tmp/musl/echobot"
+	if command -v bmake >/dev/null; then
+		rm -rf "$tmp/make"
+		MAKE=bmake
+		check "bmake builds the bots" make_works
+	else
+		skip "bmake builds the bots" "it is not installed"
+	fi
+}
+
 # -------------------------------------------------------- Real servers, or not
 
 find_python() {
@@ -618,6 +748,8 @@ group_server() { # group_server SERVER
 	on_server test_faults "$1" USERS=20
 	on_server test_registration "$1" REGISTER=yes
 	if [ "$1" = prosody ]; then
+		on_server test_settings prosody SETTINGS=readme
+		on_server test_settings_tls prosody SETTINGS=readme TLS=required
 		if command -v valgrind >/dev/null; then
 			on_server test_memory "$1" AUTH=both
 		else
@@ -628,19 +760,24 @@ group_server() { # group_server SERVER
 
 # -------------------------------------------------------------------- Main
 
-for group in ${*:-unit tools cli practice prosody ejabberd}; do
+for group in ${*:-unit tools cli practice readme prosody ejabberd}; do
 	case $group in
-	unit|tools|cli|practice|prosody|ejabberd) ;;
-	*) echo "usage: run_tests.sh [unit] [tools] [cli] [practice] [prosody] [ejabberd]" >&2; exit 2 ;;
+	readme)
+		sh test/readme.sh >"$tmp/readme.log" 2>&1 &
+		readme=$!
+		remember $readme
+		;;
+	unit|tools|cli|practice|ports|prosody|ejabberd) ;;
+	*) echo "usage: run_tests.sh [unit] [tools] [cli] [practice] [readme] [ports] [prosody] [ejabberd]" >&2; exit 2 ;;
 	esac
 done
 
 for file in *bot.c; do
 	check "$file compiles with plain $CC" compiles plain "$file"
 done
-for group in ${*:-unit tools cli practice prosody ejabberd}; do
+for group in ${*:-unit tools cli practice readme prosody ejabberd}; do
 	case $group in
-	unit|tools|cli|practice) group_$group ;;
+	unit|tools|cli|practice|readme|ports) group_$group ;;
 	*) group_server "$group" ;;
 	esac
 done

@@ -81,13 +81,10 @@ static int listen_free(int *port)
 }
 
 /* Serves the next `clients`, one after the other, as `serve` says. */
-static pid_t spawn(int listener, int clients, void (*serve)(int fd))
+static void be_server(int listener, int clients, void (*serve)(int fd))
 {
-	pid_t child = fork();
 	int fds[10], i;
 
-	if (child)
-		return child;
 	for (i = 0; i < clients; i++) {
 		fds[i] = accept(listener, NULL, NULL);
 		if (fds[i] < 0 || log_in_client(fds[i]))
@@ -96,6 +93,15 @@ static pid_t spawn(int listener, int clients, void (*serve)(int fd))
 	for (i = 0; i < clients; i++)
 		serve(fds[i]);
 	_exit(0);
+}
+
+static pid_t spawn(int listener, int clients, void (*serve)(int fd))
+{
+	pid_t child = fork();
+
+	if (child == 0)
+		be_server(listener, clients, serve);
+	return child;
 }
 
 /* Says goodbye when the client does, and notes how many bytes came before. */

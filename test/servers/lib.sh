@@ -32,6 +32,7 @@ usage() {
 	  ECHOBOT=password         of the account echobot           (echobot)
 	  REGISTER=no|yes          may clients make accounts?       (no)
 	  PORT=n                   that port or none                (a free one)
+	  SETTINGS=own|readme      as above, or Prosody as the README has it (own)
 	END
 	exit 2
 }
@@ -45,13 +46,14 @@ one_of() { # one_of NAME VALUE ALLOWED...
 
 read_options() {
 	: "${AUTH:=both}" "${STORE:=plain}" "${TLS:=none}" "${CERT:=good}"
-	: "${LIMITS:=none}" "${IDLE:=}" "${USERS:=10}" "${ECHOBOT:=echobot}" "${REGISTER:=no}" "${PORT:=}"
+	: "${LIMITS:=none}" "${IDLE:=}" "${USERS:=10}" "${ECHOBOT:=echobot}" "${REGISTER:=no}" "${PORT:=}" "${SETTINGS:=own}"
 	one_of AUTH "$AUTH" both plain scram
 	one_of STORE "$STORE" plain hashed
 	one_of TLS "$TLS" none required direct
 	one_of CERT "$CERT" good wronghost expired selfsigned
 	one_of LIMITS "$LIMITS" none default
 	one_of REGISTER "$REGISTER" no yes
+	one_of SETTINGS "$SETTINGS" own readme
 }
 
 # Is there an IPv6 loopback? Then the server listens there, too, because that

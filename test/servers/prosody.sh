@@ -11,7 +11,45 @@ probe() {
 	command -v ps >/dev/null || echo "ps is not installed"
 }
 
+# What must be different from a server in earnest.
+private_settings() {
+	cat <<-END
+	run_as_root = true  -- else root, as in a container, is refused
+	pidfile = "$dir/prosody.pid"
+	data_path = "$dir/data"
+	log = { info = "$dir/server.log" }
+	interfaces = { "127.0.0.1"$(if has_ipv6; then echo ', "::1"'; fi) }
+	s2s_ports = { }
+	http_ports = { }
+	https_ports = { }
+	component_ports = { }
+	END
+}
+
+# What the README tells its readers to write, and with TLS to do.
+readme_config() {
+	readme=$here/../../README
+	change=
+	if [ "$TLS" != none ]; then
+		change='s/"ping"; /&"tls"; /; s/require_encryption = false/require_encryption = true/'
+		mkdir -p "$dir/certs"
+		sed -n '/^    # openssl req/,/^    # chown/p' "$readme" |
+			sed "\$d; s/^    # //; s|/etc/prosody|$dir|" | sh 2>/dev/null
+	fi
+	sed -n '/^    interfaces = /,/^$/s/^    //p' "$readme" | sed "$change" >"$dir/readme.cfg"
+	sed '/^VirtualHost/,$d' "$dir/readme.cfg"
+	private_settings
+	echo "c2s_ports = { $port }"
+	echo "c2s_direct_tls_ports = { }"
+	echo "certificates = \"$dir/certs\""
+	sed -n '/^VirtualHost/,$p' "$dir/readme.cfg"
+}
+
 write_config() {
+	if [ "$SETTINGS" = readme ]; then
+		readme_config
+		return
+	fi
 	case $AUTH in
 	plain) off='"DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"' ;;
 	scram) off='"DIGEST-MD5", "PLAIN"' ;;
@@ -19,19 +57,11 @@ write_config() {
 	esac
 	if [ "$TLS" = none ]; then tls=false; else tls=true; fi
 	if [ "$TLS" = direct ]; then plain_port= tls_port=$port; else plain_port=$port tls_port=; fi
+	private_settings
 	cat <<-END
-	run_as_root = true  -- else root, as in a container, is refused
-	pidfile = "$dir/prosody.pid"
-	data_path = "$dir/data"
 	certificates = "$dir/none"  -- empty: the ssl setting below decides
-	log = { info = "$dir/server.log" }
-	interfaces = { "127.0.0.1"$(if has_ipv6; then echo ', "::1"'; fi) }
 	c2s_ports = { $plain_port }
 	c2s_direct_tls_ports = { $tls_port }
-	s2s_ports = { }
-	http_ports = { }
-	https_ports = { }
-	component_ports = { }
 	modules_enabled = {
 	  "posix", "disco", "roster", "saslauth", "ping", "carbons", "smacks",
 	  $(if $tls; then echo '"tls",'; fi)

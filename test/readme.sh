@@ -1,0 +1,174 @@
+#!/bin/sh
+# readme.sh - does what the README says, and compares.
+#
+# In the README a line like
+#
+#     server$ ./server -v
+#
+# is typed into the terminal called "server"; the indented lines that follow, up to
+# the next text, are what it prints, where ... stands for anything, and white space
+# does not count.
+# "> text" is typed into the program that runs there, and ^C is that key.
+# A program that is still running when something else is typed into its terminal
+# must end by itself first.
+#
+# All this happens in a copy of the tree, where the port is a free one instead of
+# 5222. A program that is not installed is skipped, with all that it would print.
+# What takes long is run by others: see `elsewhere`.
+CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 1
+LC_ALL=C
+export LC_ALL
+
+. test/lib.sh
+
+elsewhere='make demo|test/run_tests.sh|test/bench.sh|test/soak.sh'
+terminals=
+
+# A port that a server was given and that is free again.
+find_port() {
+	compiles plain test/server.c || { cat "$tmp/warnings"; return 1; }
+	: >"$tmp/server.out"
+	"$tmp/plain/server" -p 0 >"$tmp/server.out" &
+	pid=$!
+	remember $pid
+	wait_for 10 grep -q 'listening on port' "$tmp/server.out" || return 1
+	PORT=$(sed -n 's/.*listening on port //p' "$tmp/server.out")
+	kill $pid
+	forget $pid
+}
+
+copy_tree() {
+	mkdir "$tmp/copy" && cp -r Makefile README ./*.[ch] test "$tmp/copy" && cd "$tmp/copy" &&
+		sed "s/5222/$PORT/" xmpp.c >x && mv x xmpp.c && sed "s/5222/$PORT/" test/server.c >x && mv x test/server.c
+}
+
+get() { eval "echo \"\${$1_$2:-}\""; }
+
+# The text without white space, on standard output.
+squeeze() { tr -d ' \t\n\r'; }
+
+# Has the terminal printed what is expected? Its program must end for all of it
+# to be there; one that runs on may print more.
+is_printed() { # is_printed TERMINAL
+	end=
+	gone "$(get pid "$1")" && end='$'
+	pattern=$(squeeze <"$tmp/$1.want" | sed 's/[].[*^$\\/]/\\&/g; s/\\\.\\\.\\\./.*/g')
+	squeeze <"$tmp/$1.out" | grep -q "^$pattern$end" && return
+	# printed nothing, and nothing was to be printed
+	[ -z "$pattern" ] && [ ! -s "$tmp/$1.out" ]
+}
+
+# Types the last command once more: a person who speaks to a bot is not as quick as
+# a script, which may come before the bot has logged in.
+retry() { # retry TERMINAL
+	gone "$(get pid "$1")" || return
+	cp "$tmp/$1.want" "$tmp/want"
+	type_command "$1" "$(get command "$1")"
+	mv "$tmp/want" "$tmp/$1.want"
+}
+
+compare() {
+	[ -n "$current" ] || return 0
+	if wait_for 15 is_printed "$current" || { retry "$current" && wait_for 15 is_printed "$current"; }; then
+		pass "$current\$ $(get command "$current")"
+	else
+		{
+			echo "expected:"
+			cat "$tmp/$current.want"
+			echo "printed:"
+			cat "$tmp/$current.out"
+		} >"$tmp/log"
+		fail "$current\$ $(get command "$current")"
+	fi
+	current=
+}
+
+# Waits for the end of what runs in that terminal.
+finish() { # finish TERMINAL
+	pid=$(get pid "$1")
+	[ -n "$pid" ] || return 0
+	wait_for 20 gone "$pid" || { echo "$(get command "$1") does not end" >"$tmp/log"; fail "$1"; kill -KILL "$pid"; }
+	forget "$pid"
+	eval "pid_$1="
+}
+
+# In what a shell runs in the background, INT is ignored, if it has no handler.
+interrupt() { # interrupt TERMINAL
+	[ -n "$(get pid "$1")" ] || return
+	kill -INT "$(get pid "$1")" && kill -TERM "$(get pid "$1")" 2>/dev/null
+	finish "$1"
+}
+
+# Each terminal has a descriptor to type through: 5, 6, 7...
+type_command() { # type_command TERMINAL COMMAND
+	finish "$1"
+	case $terminals in
+	*" $1 "*) ;;
+	*)
+		eval "fd_$1=$((5 + $(echo $terminals | wc -w)))"
+		terminals="$terminals $1 "
+		mkfifo "$tmp/$1.in"
+		;;
+	esac
+	eval "command_$1=\$2"
+	: >"$tmp/$1.want"
+	case $2 in
+	*'|'*) line=$2 ;;
+	*) line="exec env $2" ;; # so that the keys reach it, not a shell
+	esac
+	sh -c "$line" <"$tmp/$1.in" >"$tmp/$1.out" 2>&1 5>&- 6>&- 7>&- 8>&- &
+	eval "pid_$1=$!"
+	remember $!
+	eval "exec $(get fd "$1")>\"$tmp/$1.in\""
+	current=$1
+	case $2 in
+	'cc '* | make) finish "$1" ;; # others run it
+	esac
+}
+
+can_run() { # can_run COMMAND
+	if echo "$1" | grep -qE "^($elsewhere)"; then
+		return 1
+	fi
+	case $1 in
+	./*) return 0 ;;
+	esac
+	for word in ${1%% *} $(printf '%s\n' "$1" | sed -n 's/.*| *\([a-z0-9_]*\).*/\1/p'); do
+		command -v "$word" >/dev/null || { skip "$1" "$word is not installed"; return 1; }
+	done
+}
+
+follow() {
+	current=
+	while IFS= read -r line; do
+		case $line in
+		'    '*) line=${line#    } ;;
+		'') continue ;;
+		*)
+			compare
+			continue
+			;;
+		esac
+		while [ "${line%\\}" != "$line" ] && IFS= read -r more; do
+			line="${line%\\}${more#    }"
+		done
+		case $line in
+		[a-z]*'$ '*)
+			compare
+			terminal=${line%%\$*} typed=$(printf '%s\n' "${line#*\$ }" | sed "s/5222/$PORT/g")
+			case $typed in
+			^C) interrupt "$terminal" ;;
+			*) ! can_run "$typed" || type_command "$terminal" "$typed" ;;
+			esac
+			;;
+		'> '*) [ -z "$current" ] || printf '%s\n' "${line#> }" >&"$(get fd "$current")" ;;
+		*) [ -z "$current" ] || printf '%s\n' "$line" | sed "s/5222/$PORT/g" >>"$tmp/$current.want" ;;
+		esac
+	done
+	compare
+}
+
+find_port && copy_tree || exit 1
+follow <README
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]
