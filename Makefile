@@ -1,5 +1,6 @@
 .POSIX:
 
+CC = cc
 CFLAGS = -O2 -Wall -Wextra -pedantic
 LIB = xmpp.c xmlstream.c
 

@@ -61,7 +61,11 @@ is_printed() { # is_printed TERMINAL
 # Types the last command once more: a person who speaks to a bot is not as quick as
 # a script, which may come before the bot has logged in.
 retry() { # retry TERMINAL
-	gone "$(get pid "$1")" || return
+	case $(get command "$1") in
+	./say*) ;;
+	*) return 1 ;;
+	esac
+	finish "$1"
 	cp "$tmp/$1.want" "$tmp/want"
 	type_command "$1" "$(get command "$1")"
 	mv "$tmp/want" "$tmp/$1.want"
@@ -110,13 +114,14 @@ type_command() { # type_command TERMINAL COMMAND
 		mkfifo "$tmp/$1.in"
 		;;
 	esac
+	eval "exec $(get fd "$1")>&-" # or who reads could be gone before we open it again
 	eval "command_$1=\$2"
 	: >"$tmp/$1.want"
 	case $2 in
-	*'|'*) line=$2 ;;
-	*) line="exec env $2" ;; # so that the keys reach it, not a shell
+	*'|'*) script=$2 ;;
+	*) script="exec env $2" ;; # so that the keys reach it, not a shell
 	esac
-	sh -c "$line" <"$tmp/$1.in" >"$tmp/$1.out" 2>&1 5>&- 6>&- 7>&- 8>&- &
+	sh -c "$script" <"$tmp/$1.in" >"$tmp/$1.out" 2>&1 5>&- 6>&- 7>&- 8>&- &
 	eval "pid_$1=$!"
 	remember $!
 	eval "exec $(get fd "$1")>\"$tmp/$1.in\""
