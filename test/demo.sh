@@ -69,5 +69,5 @@ bot=
 tail -n +$((lines + 1)) "$tmp/bot.trace" >"$tmp/rest"
 show "$tmp/rest"
 
-narrate "6. Ten jumperbots hop between three rooms for four seconds, ten times as talkative as usual."
-"$tmp/jumperbot" -p "$port" -n 10 -r 3 -i 10 -d 4 -m || give_up "not every jumperbot got in"
+narrate "6. Ten jumperbots hop between three rooms for three seconds, ten times as talkative as usual."
+"$tmp/jumperbot" -p "$port" -n 10 -r 3 -i 10 -d 3 -m || give_up "not every jumperbot got in"
