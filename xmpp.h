@@ -122,7 +122,8 @@ struct xmpp_options {
  * connection. */
 struct xmpp {
 	void (*on_ready)(struct xmpp *);                              /* logged in, presence sent */
-	void (*on_message)(struct xmpp *, const struct xml_elem *);   /* of any type, also error */
+	void (*on_message)(struct xmpp *, const struct xml_elem *);   /* of any type: chat, normal (or no */
+	                                     /* type), groupchat, headline, error; RFC 6121 section 5.2.2 */
 	void (*on_presence)(struct xmpp *, const struct xml_elem *);
 	void (*on_close)(struct xmpp *, const char *reason); /* over; NULL if we wanted it */
 	void (*on_wake)(struct xmpp *);                      /* see xmpp_wake_after() */
@@ -138,8 +139,9 @@ struct xmpp *xmpp_new(const struct xmpp_options *options);
 long xmpp_retry_in(const struct xmpp *x);
 
 /* The select() loop over n connections: opens those that are new and returns
- * when all are closed for good, or after xmpp_stop(). 0, or -1 and errno. A
- * connection freed meanwhile becomes NULL in `conns`. */
+ * when all are closed for good, or after xmpp_stop(). 0, or -1 and errno; why a
+ * connection was closed, on_close was told. A connection freed meanwhile becomes
+ * NULL in `conns`. */
 int xmpp_run(struct xmpp **conns, size_t n);
 
 /* One turn of that loop, for a program that has more to do: waits until
@@ -173,7 +175,8 @@ int xmpp_leave(struct xmpp *x, const char *room, const char *nick);
 /* Sends an iq of type get or set with a fresh id; RFC 6120 section 8.2.3. `to`
  * NULL is the own account, `payload` raw XML. If it returns 0, `callback` is
  * called exactly once: with the result or error stanza from the entity that
- * was asked, or with NULL when the connection went away or 30 s have passed. If
+ * was asked, or with NULL when the connection went away (before on_close) or 30 s
+ * have passed. If
  * it returns -1, as xmpp_send() or because 1,000 answers are awaited already,
  * never. */
 int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,

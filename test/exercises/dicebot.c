@@ -11,7 +11,7 @@ static void roll(struct xmpp *x, const struct xml_elem *message)
 	const char *type = xml_get(message, "type");
 	int dice, sides, sum = 0;
 
-	if (!from || !body || (type && strcmp(type, "chat")))
+	if (!from || !body || (type && !strcmp(type, "error")))
 		return;
 	if (sscanf(body->text, "/roll %2dd%3d", &dice, &sides) < 2)
 		return;
