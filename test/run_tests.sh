@@ -206,42 +206,34 @@ quotes_transcripts() {
 	[ -s "$tmp/quoted" ] && ! cat test/transcripts/* | grep -vxF -f - "$tmp/quoted"
 }
 
-functions_exist() {
-	sed 's/XML_[A-Z]*//g' README | grep -o '[a-z_0-9]*()' | sort -u >"$tmp/words"
-	[ -s "$tmp/words" ] || return
-	while IFS= read -r word; do
-		grep -q "\<${word%)}" ./*.[ch] test/*.c test/*/*.c || echo "no $word"
-	done <"$tmp/words" >"$tmp/missing"
-	! grep . "$tmp/missing"
+# Is the command true of each line that this reads, and are there so many?
+every_line() { # every_line AT_LEAST COMMAND...
+	missing=$1
+	shift
+	while IFS= read -r line; do
+		if "$@" "$line"; then missing=$((missing - 1)); else echo "no $line"; missing=1000; fi
+	done
+	[ $missing -le 0 ]
 }
+
+is_function() { grep -q "\<${1%)}" ./*.[ch] test/*.c test/*/*.c; }
+is_file() { ls $1 test/$1 test/*/$1 2>/dev/null | grep -q .; }
+is_in_table() { grep -q "^    $1  " README; }
+is_explained() { grep -qF "    $1" README; }
+
+functions_exist() { sed 's/XML_[A-Z]*//g' README | grep -o '[a-z_0-9]*()' | sort -u | every_line 10 is_function; }
 
 files_exist() {
-	sed 's/<[a-z]*\.h>//g' README | grep -o '[a-z_*/-]*\.\(c\|h\|sh\|txt\)\>' | sort -u >"$tmp/words"
-	[ -s "$tmp/words" ] || return
-	while IFS= read -r word; do
-		ls $word test/$word test/*/$word 2>/dev/null | grep -q . || echo "no $word"
-	done <"$tmp/words" >"$tmp/missing"
-	! grep . "$tmp/missing"
+	sed 's/<[a-z]*\.h>//g' README | grep -o '[a-z_*/-]*\.\(c\|h\|sh\|txt\)\>' | sort -u | every_line 10 is_file
 }
 
-# The table of states, and the messages of chapter 10, each up to its first %,
-# or as much of it as fits on a line.
 states_are_listed() {
-	sed -n '/^enum state {/,/^}/p' xmpp.c | grep -o '[A-Z_]\{5,\}' >"$tmp/states"
-	[ "$(grep -c . "$tmp/states")" -gt 10 ] || return
-	while IFS= read -r state; do
-		grep -q "^    $state  " README || echo "no $state"
-	done <"$tmp/states" >"$tmp/missing"
-	! grep . "$tmp/missing"
+	sed -n '/^enum state {/,/^}/p' xmpp.c | grep -o '[A-Z_]\{5,\}' | every_line 16 is_in_table
 }
 
+# Each up to its first %, or as much of it as fits on a line.
 messages_are_explained() {
-	sed -n 's/.*lose([^"]*"\([^"%]*\).*/\1/p' xmpp.c | cut -c 1-60 | sed 's/ *$//' | sort -u >"$tmp/messages"
-	[ "$(grep -c . "$tmp/messages")" -gt 20 ] || return
-	while IFS= read -r message; do
-		grep -qF "    $message" README || echo "no $message"
-	done <"$tmp/messages" >"$tmp/missing"
-	! grep . "$tmp/missing"
+	sed -n 's/.*lose([^"]*"\([^"%]*\).*/\1/p' xmpp.c | cut -c 1-60 | sed 's/ *$//' | sort -u | every_line 20 is_explained
 }
 
 # It takes its time, but not the processor's: it began with everything else.
