@@ -38,7 +38,7 @@
 
 enum {
 	JOIN_TIMEOUT = 30000,   /* ms for a room to let us in, or out, or to repeat what we said */
-	GRACE = 1000,           /* ms at the end, for what was said to come back */
+	GRACE = 10000,          /* ms at most at the end, for what was said to come back */
 	RETRY = 2000,           /* ms at most until we try another room */
 	MAX_SLOW = 60000,       /* ms more between phrases, where the server wants us to slow down */
 	MAX_NICKS = 10,         /* that may be taken, before we try another room */
@@ -164,7 +164,7 @@ struct crowd {
 	int64_t start;          /* us */
 	struct counts *counts;  /* of this process */
 	int64_t awaited;        /* phrases that were said here, and have not come back */
-	char ending;            /* nobody says any more */
+	char ending;            /* nobody says or does any more */
 	struct share *shares;
 	int share_count;
 	struct counts shown;    /* the sum of all, when it was shown last */
@@ -271,7 +271,7 @@ static void speak(struct bot *b)
 		leave(b);
 		return;
 	}
-	if (!b->crowd->listen && !b->crowd->ending) {
+	if (!b->crowd->listen) {
 		snprintf(id, sizeof id, "%d.%u.%llx", b->number, b->said + 1, (unsigned long long)now_us());
 		if (!xmpp_send(b->x, "<message to='%s' type='groupchat' id='%r'><body>%s</body></message>",
 		               room_jid(b, room), id, phrase)) {
@@ -298,6 +298,8 @@ static void on_wake(struct xmpp *x)
 	struct bot *b = x->data;
 
 	raise_to(&b->crowd->counts->lag, (now_us() - b->due) / 1000);
+	if (b->crowd->ending)
+		return;
 	if (b->place == INSIDE) {
 		speak(b);
 		return;
@@ -567,8 +569,10 @@ static void report(struct crowd *c, struct share *s)
 	s->counts.lag = 0;
 }
 
-/* Turns the loop until all is over: by a signal, or at the end of -d, the bots
- * fall silent, and log out when their last phrases have come back. */
+/* Turns the loop until all is over: on a signal, or at the end of -d, the bots
+ * fall silent, and log out when their last phrases have come back. That may take
+ * a while, if the others log out first and keep the server busy. A second signal:
+ * they log out at once. */
 static long turn_until_end(struct crowd *c, struct share *s, struct xmpp **conns)
 {
 	int64_t next = c->start + TICK, end = c->seconds ? c->start + (int64_t)c->seconds * 1000000 : INT64_MAX, now;
@@ -576,13 +580,13 @@ static long turn_until_end(struct crowd *c, struct share *s, struct xmpp **conns
 
 	do {
 		now = now_us();
-		if ((interrupted || now >= end) && !c->ending) {
-			c->ending = 1;
-			end = now + (int64_t)GRACE * 1000;
-		}
-		if (c->ending && (c->awaited == 0 || now >= end)) {
+		if (c->ending && (c->awaited == 0 || interrupted || now >= end)) {
 			xmpp_stop();
 			end = INT64_MAX;
+		} else if (!c->ending && (interrupted || now >= end)) {
+			c->ending = 1;
+			interrupted = 0;
+			end = c->awaited ? now + (int64_t)GRACE * 1000 : now;
 		}
 		if (now >= next) {
 			raise_to(&s->counts.lag, (now - next) / 1000);
@@ -621,12 +625,14 @@ static int run_share(struct crowd *c, struct share *s)
 /* Starts a process for a share. Returns 0 there, and 1 here; -1 on failure. */
 static int fork_share(struct crowd *c, struct share *s)
 {
+	struct sigaction ignore = {.sa_handler = SIG_IGN};
 	int fds[2], i;
 
 	if (pipe(fds))
 		return -1;
 	s->pid = fcntl(fds[1], F_SETFD, FD_CLOEXEC) || fcntl(fds[1], F_SETFL, O_NONBLOCK) ? -1 : fork();
 	if (s->pid == 0) {
+		sigaction(SIGINT, &ignore, NULL); /* Ctrl-C goes to all, and the parent passes it on as SIGTERM */
 		for (i = 0; c->shares + i < s; i++)
 			close(c->shares[i].fd); /* what is said there is not for us */
 		close(fds[0]);

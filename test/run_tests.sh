@@ -564,6 +564,8 @@ test_practice_crowd() {
 	check "$what: 200 jumperbots, as fast as they can" happy_crowd 200 1000 -d 3 -i 0 -r 20 -a 200
 	check "$what: listeners" listeners
 	check "$what: the same seed, the same choices" same_choices
+	check "$what: it is slow when all end, and nothing is lost" slow_end
+	check "$what: a second signal ends them at once" quick_end
 	check "$what: a process dies" process_dies
 	if find_python; then
 		check_program "$what: jumperbots meet somebody" "$python" test/room_client.py "$PORT" "$jumperbot"
@@ -582,6 +584,31 @@ several_processes() {
 }
 
 listeners() { crowd -n 3 -d 1 -l && tells entered=3 sent=0; }
+
+# The server stands still, and ten jumperbots wait for an answer.
+waiting_crowd() {
+	"$jumperbot" -p "$PORT" -n 10 -r 2 -i 20 -v >"$tmp/crowd.out" 2>"$tmp/crowd.err" &
+	pid=$!
+	remember $pid
+	wait_for 20 grep -q '^C(jumperbot_9): <message' "$tmp/crowd.err" || return 1
+	kill -STOP $practice
+	said=$(grep -c '^C([^)]*): <message' "$tmp/crowd.err")
+	wait_for 5 more_is_said
+}
+
+more_is_said() { [ "$(grep -c '^C([^)]*): <message' "$tmp/crowd.err")" -gt "$said" ]; }
+
+slow_end() {
+	waiting_crowd && kill -TERM $pid && sleep 2 && kill -CONT $practice
+	forget $pid && all_is_well 10 1
+}
+
+quick_end() {
+	waiting_crowd && kill -TERM $pid && wait_for 5 gone_by_signal $pid
+	gone $pid && kill -CONT $practice && forget $pid && tells entered=10 unheard:1
+}
+
+gone_by_signal() { ! kill -TERM "$1" 2>/dev/null; }
 
 one_of_three() {
 	! crowd -n 3 -d 2 -i 20 && tells entered=1 refused=2 lost=0 &&
