@@ -2,6 +2,7 @@
 
 CC = cc
 CFLAGS = -O2 -Wall -Wextra -pedantic
+PREFIX = /usr/local
 LIB = xmpp.c xmlstream.c
 
 all: echobot jumperbot
@@ -18,7 +19,14 @@ test:
 demo:
 	sh test/demo.sh
 
+bench:
+	sh test/bench.sh
+
+install: all
+	mkdir -p $(DESTDIR)$(PREFIX)/bin
+	cp echobot jumperbot $(DESTDIR)$(PREFIX)/bin
+
 clean:
 	rm -f echobot jumperbot
 
-.PHONY: all test demo clean
+.PHONY: all test demo bench install clean

@@ -23,7 +23,8 @@ CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 1
 # In a copy, because make writes to where it is.
 make_works() {
 	mkdir "$tmp/make" && cp Makefile ./*.[ch] "$tmp/make" &&
-		(cd "$tmp/make" && ${MAKE:-make} CC="$CC" && [ -x echobot ] && [ -x jumperbot ])
+		(cd "$tmp/make" && ${MAKE:-make} CC="$CC" && ${MAKE:-make} CC="$CC" PREFIX="$tmp/made" install clean &&
+			! [ -e echobot ] && ! [ -e jumperbot ] && [ -x ../made/bin/echobot ] && [ -x ../made/bin/jumperbot ])
 }
 
 sanitize='-g -fsanitize=address,undefined -fno-sanitize-recover=undefined'
