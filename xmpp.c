@@ -102,14 +102,8 @@ struct request {
 
 struct conn {
 	struct xmpp x;          /* what the bot sees; first, so that &c->x is c */
-	char *user, *password, *host, *server, *resource; /* own copies */
-	char *command;          /* to speak through; "" for none */
-	int port;
-	FILE *trace;
-	char *trace_name;       /* "" or "(name)" */
+	struct xmpp_options o;  /* complete, with strings of its own */
 	char traced;            /* 'C' or 'S' when a trace line is unfinished, else 0 */
-	long login_timeout, ping_after, ping_timeout;
-
 	enum state state;
 	int fd;                 /* -1 when there is none */
 	struct tunnel *tunnel;  /* while there is one */
@@ -117,8 +111,7 @@ struct conn {
 	struct addrinfo *addr;  /* the one to try next */
 	int64_t attempt;        /* when to connect (WAITING), to try the next address (CONNECTING), */
 	                        /* to look at the tunnel again (ENDING) */
-	char reconnect;         /* come back when the connection is lost... */
-	char no_retry;          /* ...but not this time: it would only be lost again */
+	char no_retry;          /* after this loss: it would only be lost again */
 	int losses;             /* in a row */
 	int64_t ready_at;       /* when the login was complete; 0: it was not */
 	int64_t deadline;       /* of the login, of the goodbye, of the tunnel's end; 0 for none */
@@ -130,7 +123,6 @@ struct conn {
 	struct buffer out;      /* bytes not yet written */
 	int (*begin_login)(struct conn *); /* with the mechanism that was chosen */
 	struct scram *scram;    /* during a login with it */
-	char create;            /* the account, if there is none */
 	char wants_session;     /* the server insists on it */
 	char *jid;              /* full, once bound */
 	struct request *requests, **request_tail; /* oldest first */
@@ -208,25 +200,25 @@ static size_t control(const char *p, size_t n)
  * A piece may begin with the second half of a control character. */
 static void trace(struct conn *c, char who, const char *p, size_t n, int whole)
 {
-	const char *end = p + n, *begin = p;
+	const char *end = p + n, *begin = p, *name = c->o.trace_name;
 
-	if (!c->trace || n == 0)
+	if (!c->o.trace || n == 0)
 		return;
-	whole = whole || *c->trace_name;
+	whole = whole || name;
 	if (c->traced && c->traced != who)
-		putc('\n', c->trace);
+		putc('\n', c->o.trace);
 	if (c->traced != who)
-		fprintf(c->trace, "%c%s: ", who, c->trace_name);
+		fprintf(c->o.trace, "%c%s%s%s: ", who, name ? "(" : "", name ? name : "", name ? ")" : "");
 	while (p < end) {
 		n = p == begin && (*p & 0xE0) == 0x80 ? 1 : control(p, (size_t)(end - p));
 		if (n > 0)
-			fprintf(c->trace, "\\x%02X", (unsigned char)p[n - 1]);
+			fprintf(c->o.trace, "\\x%02X", (unsigned char)p[n - 1]);
 		else
-			putc(*p, c->trace);
+			putc(*p, c->o.trace);
 		p += n ? n : 1;
 	}
 	if (whole)
-		putc('\n', c->trace);
+		putc('\n', c->o.trace);
 	c->traced = whole ? 0 : who;
 }
 
@@ -349,15 +341,15 @@ static int queue(struct conn *c, const char *format, ...)
 static int queue_secret(struct conn *c, const char *format, const char *text, const char *secret)
 {
 	size_t before = c->out.end - c->out.start;
-	FILE *trace_to = c->trace;
+	FILE *trace_to = c->o.trace;
 	int failed = queue(c, format, text, "****");
 
 	if (failed)
 		return -1;
 	c->out.end = c->out.start + before;
-	c->trace = NULL;
+	c->o.trace = NULL;
 	failed = queue(c, format, text, secret);
-	c->trace = trace_to;
+	c->o.trace = trace_to;
 	return failed;
 }
 
@@ -405,7 +397,7 @@ static void close_tunnel(struct conn *c);
 static void tear_down(struct conn *c)
 {
 	if (c->traced)
-		putc('\n', c->trace);
+		putc('\n', c->o.trace);
 	c->traced = 0;
 	c->state = CLOSED;
 	c->deadline = c->wake = 0;
@@ -470,7 +462,7 @@ static void tidy(char *reason)
 static void come_to_end(struct conn *c, const char *reason)
 {
 	tear_down(c);
-	if (reason && c->reconnect && !c->no_retry)
+	if (reason && c->o.reconnect && !c->no_retry)
 		schedule_retry(c);
 	if (c->x.on_close)
 		c->x.on_close(&c->x, reason);
@@ -555,7 +547,7 @@ static int open_stream(struct conn *c, enum state next)
 	c->fed = 0;
 	c->state = next;
 	return say(c, "<?xml version='1.0'?><stream:stream to='%s' version='1.0' xmlns='" NS_CLIENT
-	              "' xmlns:stream='" NS_STREAM "'>", c->host);
+	              "' xmlns:stream='" NS_STREAM "'>", c->o.host);
 }
 
 /* A socket on the way to `a`, or -1 and errno. */
@@ -598,7 +590,7 @@ static int connect_next(struct conn *c, int error)
 		return lose(for_good(c), "too many connections: no descriptor is left (ulimit -n), or none below %d, "
 		                         "which is all that select() can watch", FD_SETSIZE);
 	if (c->fd < 0)
-		return lose(c, "cannot connect to %s port %d: %s", c->server, c->port, strerror(error));
+		return lose(c, "cannot connect to %s port %d: %s", c->o.server, c->o.port, strerror(error));
 	c->attempt = c->addr ? after(ATTEMPT_TIMEOUT) : c->deadline;
 	return 0;
 }
@@ -619,14 +611,14 @@ static int start(struct conn *c)
 	c->ready_at = 0;
 	free(c->jid);
 	c->jid = NULL;
-	c->deadline = after(c->login_timeout);
-	if (*c->command)
+	c->deadline = after(c->o.login_timeout);
+	if (c->o.tunnel)
 		return open_tunnel(c);
 	hints.ai_socktype = SOCK_STREAM;
-	snprintf(port, sizeof port, "%d", c->port);
-	error = getaddrinfo(c->server, port, &hints, &c->addrs);
+	snprintf(port, sizeof port, "%d", c->o.port);
+	error = getaddrinfo(c->o.server, port, &hints, &c->addrs);
 	if (error)
-		return lose(c, "cannot find %s: %s", c->server, error == EAI_SYSTEM ? strerror(errno) : gai_strerror(error));
+		return lose(c, "cannot find %s: %s", c->o.server, error == EAI_SYSTEM ? strerror(errno) : gai_strerror(error));
 	c->addr = c->addrs;
 	return connect_next(c, 0);
 }
@@ -677,9 +669,9 @@ static char *expand_command(const struct conn *c)
 	const char *p, *value;
 	int failed = 0;
 
-	snprintf(port, sizeof port, "%d", c->port);
-	for (p = c->command; *p && !failed; p += value ? 2 : 1) {
-		value = *p != '%' ? NULL : p[1] == 'h' ? c->host : p[1] == 's' ? c->server : p[1] == 'p' ? port
+	snprintf(port, sizeof port, "%d", c->o.port);
+	for (p = c->o.tunnel; *p && !failed; p += value ? 2 : 1) {
+		value = *p != '%' ? NULL : p[1] == 'h' ? c->o.host : p[1] == 's' ? c->o.server : p[1] == 'p' ? port
 		      : p[1] == '%' ? "%" : NULL;
 		failed = value ? buffer_append(&b, value, strlen(value)) : buffer_append(&b, p, 1);
 	}
@@ -716,7 +708,7 @@ static int open_tunnel(struct conn *c)
 {
 	struct tunnel *t = calloc(1, sizeof *t);
 	char *command = expand_command(c);
-	int io[2] = {-1, -1}, err[2] = {-1, -1}, safe = is_safe(c->host) && is_safe(c->server), error;
+	int io[2] = {-1, -1}, err[2] = {-1, -1}, safe = is_safe(c->o.host) && is_safe(c->o.server), error;
 	int failed = !safe || !t || !command || socketpair(AF_UNIX, SOCK_STREAM, 0, io) || prepare_pair(io)
 	             || pipe(err) || prepare_pair(err) || (t->pid = fork()) < 0;
 
@@ -1168,7 +1160,7 @@ static int begin_scram(struct conn *c)
 	int failed = !nonce;
 
 	failed = failed || buffer_append(&b, "n,,n=", 5);
-	for (p = c->user; *p && !failed; p++)
+	for (p = c->o.user; *p && !failed; p++)
 		failed = *p == '=' ? buffer_append(&b, "=3D", 3) : *p == ',' ? buffer_append(&b, "=2C", 3)
 		                                                             : buffer_append(&b, p, 1);
 	failed = failed || buffer_append(&b, ",r=", 3) || buffer_append(&b, nonce, strlen(nonce) + 1);
@@ -1193,7 +1185,7 @@ static int take_challenge(struct conn *c, struct xml_elem *e)
 {
 	size_t n;
 	char *first = (char *)base64_decode(e->text, strlen(e->text), &n);
-	const char *error = first ? read_challenge(c->scram, c->password, first) : "it is not base64";
+	const char *error = first ? read_challenge(c->scram, c->o.password, first) : "it is not base64";
 
 	free(first);
 	if (error)
@@ -1235,13 +1227,13 @@ static long answer_challenge(struct conn *c, long most)
  * RFC 4616. */
 static int begin_plain(struct conn *c)
 {
-	size_t user = strlen(c->user), password = strlen(c->password);
+	size_t user = strlen(c->o.user), password = strlen(c->o.password);
 	char *plain = calloc(1, user + password + 2), *base64 = NULL;
 	int failed;
 
 	if (plain) {
-		memcpy(plain + 1, c->user, user);
-		memcpy(plain + user + 2, c->password, password);
+		memcpy(plain + 1, c->o.user, user);
+		memcpy(plain + user + 2, c->o.password, password);
 		base64 = base64_encode(plain, user + password + 2);
 	}
 	c->state = WAIT_SUCCESS;
@@ -1360,7 +1352,7 @@ static int create_account(struct conn *c)
 		return lose(for_good(c), "an account can be created only where nobody can listen");
 	c->state = WAIT_ACCOUNT;
 	if (queue_secret(c, "<iq type='set' id='register'><query xmlns='jabber:iq:register'><username>%s</username>"
-	                    "<password>%s</password></query></iq>", c->user, c->password))
+	                    "<password>%s</password></query></iq>", c->o.user, c->o.password))
 		return lose(c, "out of memory");
 	return 0;
 }
@@ -1381,7 +1373,7 @@ static int choose_mechanism(struct conn *c, struct xml_elem *e)
 		c->begin_login = begin_plain;
 	else
 		return no_mechanism(c, mechanisms);
-	return c->create ? create_account(c) : c->begin_login(c);
+	return c->o.create ? create_account(c) : c->begin_login(c);
 }
 
 /* S: <iq type='result' id='register'/>
@@ -1407,8 +1399,8 @@ static int bind_resource(struct conn *c, struct xml_elem *e)
 		return lose(c, "the server does not let us bind a resource");
 	c->wants_session = session && !xml_child(session, "optional", NULL);
 	c->state = WAIT_BIND;
-	return say(c, *c->resource ? "<iq type='set' id='bind'><bind xmlns='" NS_BIND "'><resource>%s</resource></bind></iq>"
-	                           : "<iq type='set' id='bind'><bind xmlns='" NS_BIND "'/></iq>", c->resource);
+	return say(c, c->o.resource ? "<iq type='set' id='bind'><bind xmlns='" NS_BIND "'><resource>%s</resource></bind></iq>"
+	                           : "<iq type='set' id='bind'><bind xmlns='" NS_BIND "'/></iq>", c->o.resource);
 }
 
 /* C: <presence/>
@@ -1563,10 +1555,10 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 static int was_asked(struct conn *c, const char *to, const char *from)
 {
 	if (!from)
-		return !to || xmpp_same_jid(to, c->host) || xmpp_same_account(to, c->jid);
+		return !to || xmpp_same_jid(to, c->o.host) || xmpp_same_account(to, c->jid);
 	if (to)
 		return xmpp_same_jid(to, from);
-	return xmpp_same_jid(from, c->host) || xmpp_same_account(from, c->jid);
+	return xmpp_same_jid(from, c->o.host) || xmpp_same_account(from, c->jid);
 }
 
 /* S: <iq type='get' from='...' id='...'><ping xmlns='urn:xmpp:ping'/></iq>
@@ -1696,7 +1688,7 @@ static void receive(struct conn *c, char *buf)
 
 	if (n > 0) {
 		c->pinged = 0;
-		c->silence = after(c->ping_after);
+		c->silence = after(c->o.ping_after);
 		parse(c, buf, (size_t)n);
 	} else if (n == 0)
 		lose(c, "the server hung up instead of %s", awaited[c->state]);
@@ -1715,12 +1707,12 @@ void xmpp_wake_after(struct xmpp *x, long ms)
 static void break_silence(struct conn *c)
 {
 	if (c->pinged) {
-		lose(c, "the server has fallen silent: no answer within %g s", c->ping_timeout / 1000.0);
+		lose(c, "the server has fallen silent: no answer within %g s", c->o.ping_timeout / 1000.0);
 		return;
 	}
 	c->pinged = 1;
-	c->silence = after(c->ping_timeout);
-	say(c, "<iq type='get' id='ping' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", c->host);
+	c->silence = after(c->o.ping_timeout);
+	say(c, "<iq type='get' id='ping' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", c->o.host);
 }
 
 static void check_timers(struct conn *c, int64_t now)
@@ -1729,7 +1721,7 @@ static void check_timers(struct conn *c, int64_t now)
 		await_tunnel(c);
 	else if (c->deadline && now >= c->deadline)
 		lose(c, "login not finished within %g s: still no sign of %s",
-		     c->login_timeout / 1000.0, awaited[c->state]);
+		     c->o.login_timeout / 1000.0, awaited[c->state]);
 	if (c->state == CONNECTING && now >= c->attempt)
 		connect_next(c, ETIMEDOUT);
 	if (c->state == READY && now >= c->silence)
@@ -1811,13 +1803,13 @@ static void turn(struct conn *c, const fd_set *readable, const fd_set *writable,
 static void destroy(struct conn *c)
 {
 	xmlstream_free(c->xs);
-	free(c->user);
-	free(c->password);
-	free(c->host);
-	free(c->server);
-	free(c->resource);
-	free(c->command);
-	free(c->trace_name);
+	free((char *)c->o.user);
+	free((char *)c->o.password);
+	free((char *)c->o.host);
+	free((char *)c->o.server);
+	free((char *)c->o.resource);
+	free((char *)c->o.tunnel);
+	free((char *)c->o.trace_name);
 	free(c->jid);
 	free(c);
 }
@@ -1944,6 +1936,22 @@ static void ignore_sigpipe(void)
 #endif
 }
 
+/* Replaces each string among the options by a copy; 0, or -1 when memory ran out,
+ * and then some are NULL. */
+static int copy_strings(struct xmpp_options *o)
+{
+	const char **strings[] = {&o->user, &o->password, &o->host, &o->server, &o->tunnel, &o->resource, &o->trace_name};
+	size_t i, failed = 0;
+	char *copy;
+
+	for (i = 0; i < sizeof strings / sizeof *strings; i++) {
+		copy = *strings[i] ? strdup(*strings[i]) : NULL;
+		failed += *strings[i] && !copy;
+		*strings[i] = copy;
+	}
+	return failed ? -1 : 0;
+}
+
 struct xmpp *xmpp_new(const struct xmpp_options *o)
 {
 	struct conn *c;
@@ -1956,27 +1964,19 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	c = calloc(1, sizeof *c);
 	if (!c)
 		return NULL;
-	c->user = print("%s", o->user);
-	c->password = print("%s", o->password);
-	c->host = print("%s", o->host);
-	c->server = print("%s", o->server ? o->server : o->host);
-	c->resource = print("%s", o->resource ? o->resource : "");
-	c->command = print("%s", o->tunnel ? o->tunnel : "");
-	c->trace_name = print(o->trace_name ? "(%s)" : "", o->trace_name);
+	c->o = *o;
+	c->o.server = o->server ? o->server : o->host;
 	c->xs = xmlstream_new(0);
-	if (!c->user || !c->password || !c->host || !c->server || !c->resource || !c->command || !c->trace_name || !c->xs) {
+	if (copy_strings(&c->o) || !c->xs) {
 		destroy(c);
 		errno = ENOMEM;
 		return NULL;
 	}
-	c->port = o->port ? o->port : 5222;
-	c->trace = o->trace;
-	c->create = o->create != 0;
-	c->reconnect = o->reconnect != 0;
+	c->o.port = o->port ? o->port : 5222;
+	c->o.login_timeout = o->login_timeout ? o->login_timeout : LOGIN_TIMEOUT;
+	c->o.ping_after = o->ping_after ? o->ping_after : PING_AFTER;
+	c->o.ping_timeout = o->ping_timeout ? o->ping_timeout : PING_TIMEOUT;
 	c->attempt = after(o->start_after);
-	c->login_timeout = o->login_timeout ? o->login_timeout : LOGIN_TIMEOUT;
-	c->ping_after = o->ping_after ? o->ping_after : PING_AFTER;
-	c->ping_timeout = o->ping_timeout ? o->ping_timeout : PING_TIMEOUT;
 	c->fd = -1;
 	c->request_tail = &c->requests;
 	return &c->x;

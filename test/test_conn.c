@@ -339,7 +339,7 @@ static struct xmpp *logged_in(int fds[2])
 	x->on_close = note_end;
 	c->fd = fds[0];
 	c->state = READY;
-	c->reconnect = 1;
+	c->o.reconnect = 1;
 	c->jid = print("a@localhost/1");
 	c->silence = after(60000);
 	*ended = '\0';

@@ -43,6 +43,11 @@ static void *try_calloc(size_t n, size_t size)
 	return fails() ? NULL : counted(calloc(n, size));
 }
 
+static char *try_strdup(const char *s)
+{
+	return fails() ? NULL : counted(strdup(s));
+}
+
 static void *try_realloc(void *block, size_t n)
 {
 	if (fails())
@@ -77,6 +82,8 @@ static int open_zeros(const char *path, int flags)
 #define malloc try_malloc
 #define calloc try_calloc
 #define realloc try_realloc
+#undef strdup
+#define strdup try_strdup
 #define free counting_free
 #define main echobot_main
 #include "../echobot.c"
@@ -89,6 +96,7 @@ static int open_zeros(const char *path, int flags)
 #undef malloc
 #undef calloc
 #undef realloc
+#undef strdup
 #undef free
 
 #define HEADER "<stream:stream id='1' version='1.0' xmlns='" NS_CLIENT "' xmlns:stream='" NS_STREAM "'>"
