@@ -109,13 +109,11 @@ struct conn {
 	struct tunnel *tunnel;  /* while there is one */
 	struct addrinfo *addrs; /* of the server, while connecting */
 	struct addrinfo *addr;  /* the one to try next */
-	int64_t attempt;        /* when to connect (WAITING), to try the next address (CONNECTING), */
-	                        /* to look at the tunnel again (ENDING) */
+	int64_t due;            /* when to take the next step of this state, see take_step(); 0: never */
 	char no_retry;          /* after this loss: it would only be lost again */
 	int losses;             /* in a row */
 	int64_t ready_at;       /* when the login was complete; 0: it was not */
 	int64_t deadline;       /* of the login, of the goodbye, of the tunnel's end; 0 for none */
-	int64_t silence;        /* while READY: when the server has been silent for too long */
 	char pinged;            /* since it was heard last */
 	int64_t wake;           /* when to call on_wake; 0 for never */
 	struct xmlstream *xs;
@@ -400,7 +398,7 @@ static void tear_down(struct conn *c)
 		putc('\n', c->o.trace);
 	c->traced = 0;
 	c->state = CLOSED;
-	c->deadline = c->wake = 0;
+	c->deadline = c->due = c->wake = 0;
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
@@ -427,14 +425,14 @@ static void schedule_retry(struct conn *c)
 		limit = (uint32_t)FIRST_RETRY << c->losses++;
 	if (random_bytes(&random, sizeof random))
 		random = limit;
-	c->attempt = after((long)(random % (limit + 1)));
+	c->due = after((long)(random % (limit + 1)));
 	c->state = WAITING;
 }
 
 long xmpp_retry_in(const struct xmpp *x)
 {
 	const struct conn *c = conn_of(x);
-	int64_t ms = c->attempt - now_ms();
+	int64_t ms = c->due - now_ms();
 
 	return c->state != WAITING ? -1 : ms > 0 ? (long)ms : 0;
 }
@@ -508,7 +506,7 @@ static void say_goodbye(struct conn *c)
 		return;
 	}
 	c->state = CLOSING;
-	c->wake = 0;
+	c->due = c->wake = 0;
 	c->deadline = after(CLOSE_TIMEOUT);
 }
 
@@ -545,6 +543,7 @@ static int open_stream(struct conn *c, enum state next)
 {
 	xmlstream_reset(c->xs);
 	c->fed = 0;
+	c->due = 0;
 	c->state = next;
 	return say(c, "<?xml version='1.0'?><stream:stream to='%s' version='1.0' xmlns='" NS_CLIENT
 	              "' xmlns:stream='" NS_STREAM "'>", c->o.host);
@@ -591,7 +590,7 @@ static int connect_next(struct conn *c, int error)
 		                         "which is all that select() can watch", FD_SETSIZE);
 	if (c->fd < 0)
 		return lose(c, "cannot connect to %s port %d: %s", c->o.server, c->o.port, strerror(error));
-	c->attempt = c->addr ? after(ATTEMPT_TIMEOUT) : c->deadline;
+	c->due = c->addr ? after(ATTEMPT_TIMEOUT) : 0;
 	return 0;
 }
 
@@ -762,7 +761,7 @@ static void end_tunnel(struct conn *c, const char *reason)
 	c->fd = -1;
 	c->state = ENDING;
 	c->wake = 0;
-	c->attempt = now_ms();
+	c->due = now_ms();
 	c->deadline = after(TUNNEL_TIMEOUT);
 	c->tunnel->wanted = !reason;
 	if (reason)
@@ -783,7 +782,7 @@ static void await_tunnel(struct conn *c)
 			kill(-t->pid, t->killed++ ? SIGKILL : SIGTERM);
 			c->deadline = after(TUNNEL_TIMEOUT);
 		}
-		c->attempt = after(TUNNEL_POLL);
+		c->due = after(TUNNEL_POLL);
 		return;
 	}
 	t->pid = 0;
@@ -1191,6 +1190,7 @@ static int take_challenge(struct conn *c, struct xml_elem *e)
 	if (error)
 		return lose(for_good(c), "bad challenge from the server: %s", error);
 	c->state = HASHING;
+	c->due = now_ms(); /* the loop is not to sleep */
 	return 0;
 }
 
@@ -1410,6 +1410,7 @@ static int become_ready(struct conn *c)
 	c->state = READY;
 	c->deadline = 0;
 	c->ready_at = now_ms();
+	c->due = after(c->o.ping_after);
 	if (say(c, "<presence/>"))
 		return -1;
 	if (c->x.on_ready)
@@ -1688,7 +1689,8 @@ static void receive(struct conn *c, char *buf)
 
 	if (n > 0) {
 		c->pinged = 0;
-		c->silence = after(c->o.ping_after);
+		if (c->state == READY)
+			c->due = after(c->o.ping_after);
 		parse(c, buf, (size_t)n);
 	} else if (n == 0)
 		lose(c, "the server hung up instead of %s", awaited[c->state]);
@@ -1711,21 +1713,30 @@ static void break_silence(struct conn *c)
 		return;
 	}
 	c->pinged = 1;
-	c->silence = after(c->o.ping_timeout);
+	c->due = after(c->o.ping_timeout);
 	say(c, "<iq type='get' id='ping' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", c->o.host);
+}
+
+/* Enough time has passed for what this state does next. */
+static void take_step(struct conn *c)
+{
+	if (c->state == WAITING)
+		start(c);
+	else if (c->state == CONNECTING)
+		connect_next(c, ETIMEDOUT);
+	else if (c->state == READY)
+		break_silence(c);
+	else if (c->state == ENDING)
+		await_tunnel(c);
 }
 
 static void check_timers(struct conn *c, int64_t now)
 {
-	if (c->state == ENDING)
-		await_tunnel(c);
-	else if (c->deadline && now >= c->deadline)
+	if (c->deadline && now >= c->deadline)
 		lose(c, "login not finished within %g s: still no sign of %s",
 		     c->o.login_timeout / 1000.0, awaited[c->state]);
-	if (c->state == CONNECTING && now >= c->attempt)
-		connect_next(c, ETIMEDOUT);
-	if (c->state == READY && now >= c->silence)
-		break_silence(c);
+	if (c->due && now >= c->due)
+		take_step(c);
 	while (c->requests && now >= c->requests->deadline)
 		answer_request(c, &c->requests, NULL);
 	if (c->wake && now >= c->wake) {
@@ -1744,14 +1755,8 @@ static int64_t earlier(int64_t a, int64_t b)
 /* When this connection next needs attention. */
 static int64_t next_timer(const struct conn *c)
 {
-	int64_t t = earlier(c->deadline, c->wake);
+	int64_t t = earlier(earlier(c->deadline, c->due), c->wake);
 
-	if (c->state <= CONNECTING || c->state == ENDING)
-		t = earlier(t, c->attempt);
-	if (c->state == HASHING)
-		return 1; /* long ago */
-	if (c->state == READY)
-		t = earlier(t, c->silence);
 	return c->requests ? earlier(t, c->requests->deadline) : t;
 }
 
@@ -1762,8 +1767,6 @@ static void attend(struct conn *c, long *rounds)
 {
 	if (stopping)
 		xmpp_close(&c->x);
-	if (c->state == WAITING && now_ms() >= c->attempt)
-		start(c);
 	if (c->state == HASHING)
 		*rounds = answer_challenge(c, *rounds);
 	if (c->state > CONNECTING && c->fd >= 0 && flush(c))
@@ -1976,7 +1979,7 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	c->o.login_timeout = o->login_timeout ? o->login_timeout : LOGIN_TIMEOUT;
 	c->o.ping_after = o->ping_after ? o->ping_after : PING_AFTER;
 	c->o.ping_timeout = o->ping_timeout ? o->ping_timeout : PING_TIMEOUT;
-	c->attempt = after(o->start_after);
+	c->due = after(o->start_after);
 	c->fd = -1;
 	c->request_tail = &c->requests;
 	return &c->x;

@@ -341,7 +341,7 @@ static struct xmpp *logged_in(int fds[2])
 	c->state = READY;
 	c->o.reconnect = 1;
 	c->jid = print("a@localhost/1");
-	c->silence = after(60000);
+	c->due = after(60000);
 	*ended = '\0';
 	closes = 0;
 	return x;
