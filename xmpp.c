@@ -64,7 +64,7 @@ enum {
 	PING_AFTER = 60000,      /* ms of silence; where the options say nothing, as the next one */
 	PING_TIMEOUT = 30000,    /* ms */
 	CLOSE_TIMEOUT = 1000,    /* ms for the server to say goodbye, too */
-	TUNNEL_TIMEOUT = 500,    /* ms for a tunnel to end; then SIGTERM, and after as long SIGKILL */
+	TUNNEL_TIMEOUT = 1000,   /* ms for a tunnel to end by itself; then it is killed */
 	TUNNEL_POLL = 20,        /* ms; how often to look whether it has ended */
 	REASON_SIZE = 512,       /* bytes of a reason, for on_close */
 	FIRST_RETRY = 1000,      /* ms; the longest pause after a first loss; it doubles with each more */
@@ -351,6 +351,12 @@ static int queue_secret(struct conn *c, const char *format, const char *text, co
 	return failed;
 }
 
+/* Did a call on a descriptor fail for now only? */
+static int later(void)
+{
+	return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+}
+
 /* Writes what the socket takes now. A send() may be short, always. A peer that
  * has hung up may have said why, and we have not read it yet: so what cannot be
  * sent is forgotten, and recv() will come to the end. 0, or -1 when the connection
@@ -364,7 +370,7 @@ static int flush(struct conn *c)
 		if (n < 0 && (errno == EPIPE || errno == ECONNRESET))
 			n = (ssize_t)(c->out.end - c->out.start);
 		if (n < 0)
-			return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : -1;
+			return later() ? 0 : -1;
 		buffer_consume(&c->out, (size_t)n);
 	}
 	return 0;
@@ -646,7 +652,7 @@ struct tunnel {
 	int err;                /* what it writes to standard error comes out here; -1: no more */
 	char said[300];         /* the last of that, n bytes */
 	size_t n;
-	int killed;             /* how many signals it took */
+	char killed;            /* it did not end by itself */
 	char wanted;            /* the end of the connection; else there is a reason */
 	char reason[REASON_SIZE];
 };
@@ -738,19 +744,19 @@ static void read_tunnel(struct tunnel *t)
 {
 	char buf[READ_SIZE];
 	ssize_t got = read(t->err, buf, sizeof buf);
-	size_t room = sizeof t->said, n, over;
+	size_t room = sizeof t->said, n, kept;
 
-	if (got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+	if (got == 0 || (got < 0 && !later())) {
 		close(t->err);
 		t->err = -1;
 	}
 	if (got <= 0)
 		return;
 	n = (size_t)got < room ? (size_t)got : room;
-	over = t->n + n > room ? t->n + n - room : 0;
-	memmove(t->said, t->said + over, t->n - over);
-	memcpy(t->said + t->n - over, buf + got - n, n);
-	t->n += n - over;
+	kept = t->n < room - n ? t->n : room - n;
+	memmove(t->said, t->said + t->n - kept, kept);
+	memcpy(t->said + kept, buf + got - n, n);
+	t->n = kept + n;
 }
 
 /* The connection is over: the command sees the end of its input, and ought to
@@ -779,8 +785,8 @@ static void await_tunnel(struct conn *c)
 
 	if (waitpid(t->pid, &status, WNOHANG) == 0) { /* NOLINT(clang-analyzer-core.NullDereference): ENDING has a tunnel */
 		if (now_ms() >= c->deadline) {
-			kill(-t->pid, t->killed++ ? SIGKILL : SIGTERM);
-			c->deadline = after(TUNNEL_TIMEOUT);
+			kill(-t->pid, SIGKILL);
+			t->killed = 1;
 		}
 		c->due = after(TUNNEL_POLL);
 		return;
@@ -1694,7 +1700,7 @@ static void receive(struct conn *c, char *buf)
 		parse(c, buf, (size_t)n);
 	} else if (n == 0)
 		lose(c, "the server hung up instead of %s", awaited[c->state]);
-	else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+	else if (!later())
 		lose(c, "connection lost: %s", strerror(errno));
 }
 
