@@ -127,10 +127,11 @@ int buffer_reserve(struct buffer *b, size_t n)
 	size_t used = b->end - b->start, size = b->size ? b->size : 64;
 	char *bytes;
 
+	b->failed = b->failed || n > SIZE_MAX / 4 - used;
+	if (b->failed)
+		return -1;
 	if (n <= b->size - b->end)
 		return 0;
-	if (n > SIZE_MAX / 4 - used)
-		return -1;
 	if (used > 0)
 		memmove(b->bytes, b->bytes + b->start, used);
 	b->start = 0;
@@ -140,6 +141,7 @@ int buffer_reserve(struct buffer *b, size_t n)
 	if (size == b->size)
 		return 0;
 	bytes = realloc(b->bytes, size);
+	b->failed = !bytes;
 	if (!bytes)
 		return -1;
 	b->bytes = bytes;
@@ -149,7 +151,7 @@ int buffer_reserve(struct buffer *b, size_t n)
 
 int buffer_append(struct buffer *b, const void *bytes, size_t n)
 {
-	if (n > b->size - b->end && buffer_reserve(b, n))
+	if (b->failed || (n > b->size - b->end && buffer_reserve(b, n)))
 		return -1;
 	if (n > 0)
 		memcpy(b->bytes + b->end, bytes, n);

@@ -150,25 +150,6 @@ static int64_t after(long ms)
 	return now_ms() + (ms < INT32_MAX ? ms : INT32_MAX);
 }
 
-/* A string like printf's, malloced; NULL when memory ran out. */
-static char *print(const char *format, ...)
-{
-	va_list ap;
-	char *s;
-	int n;
-
-	va_start(ap, format);
-	n = vsnprintf(NULL, 0, format, ap);
-	va_end(ap);
-	s = n < 0 ? NULL : malloc((size_t)n + 1);
-	if (!s)
-		return NULL;
-	va_start(ap, format);
-	vsnprintf(s, (size_t)n + 1, format, ap);
-	va_end(ap);
-	return s;
-}
-
 /* n bytes that nobody can guess. */
 static int random_bytes(void *to, size_t n)
 {
@@ -238,72 +219,101 @@ static const char *escape(char ch)
 
 /* Appends n bytes of text, U+FFFD instead of each that is no part of a character
  * of XML. */
-static int append_characters(struct buffer *b, const char *s, size_t n)
+static void append_characters(struct buffer *b, const char *s, size_t n)
 {
 	size_t whole = xml_characters(s, n);
 
 	while (whole < n) {
-		if (buffer_append(b, s, whole) || buffer_append(b, "\xEF\xBF\xBD", 3))
-			return -1;
+		buffer_append(b, s, whole);
+		buffer_append(b, "\xEF\xBF\xBD", 3);
 		s += whole + 1;
 		n -= whole + 1;
 		whole = xml_characters(s, n);
 	}
-	return buffer_append(b, s, n);
+	buffer_append(b, s, n);
 }
 
 /* Appends text so that the stanza stays well-formed, whatever is in it. */
-static int append_escaped(struct buffer *b, const char *s)
+static void append_escaped(struct buffer *b, const char *s)
 {
-	size_t n;
+	size_t n = strcspn(s, "<>&'\"\t\n\r");
 
-	for (;;) {
+	while (s[n]) {
+		append_characters(b, s, n);
+		buffer_append(b, escape(s[n]), strlen(escape(s[n])));
+		s += n + 1;
 		n = strcspn(s, "<>&'\"\t\n\r");
-		if (append_characters(b, s, n))
-			return -1;
-		s += n;
-		if (!*s)
-			return 0;
-		if (buffer_append(b, escape(*s), strlen(escape(*s))))
-			return -1;
-		s++;
+	}
+	append_characters(b, s, n);
+}
+
+static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/* Appends n bytes in base64; RFC 4648 section 4. */
+static void append_base64(struct buffer *b, const uint8_t *p, size_t n)
+{
+	char group[4];
+	uint32_t v;
+	size_t i;
+
+	for (i = 0; i < n; i += 3) {
+		v = (uint32_t)p[i] << 16 | (i + 1 < n ? (uint32_t)p[i + 1] << 8 : 0) | (i + 2 < n ? p[i + 2] : 0);
+		group[0] = base64_digits[v >> 18];
+		group[1] = base64_digits[v >> 12 & 63];
+		group[2] = i + 1 < n ? base64_digits[v >> 6 & 63] : '=';
+		group[3] = i + 2 < n ? base64_digits[v & 63] : '=';
+		buffer_append(b, group, 4);
 	}
 }
 
-/* See xmpp_send() for the format. */
-static int append_format(struct buffer *b, const char *format, va_list ap)
+/* See xmpp_send() for the format. Here it may have a %b, too: bytes and how many,
+ * a void * and a size_t, which are written in base64. 0, or -1 when memory ran out. */
+static int append_v(struct buffer *b, const char *format, va_list ap)
 {
 	char number[24];
+	const void *bytes;
 	const char *s;
-	int failed = 0;
 	size_t n;
 
-	while (*format && !failed) {
+	for (;; format++) {
 		n = strcspn(format, "%");
-		failed = buffer_append(b, format, n);
+		buffer_append(b, format, n);
 		format += n;
-		if (failed || !*format)
-			break;
+		if (!*format)
+			return b->failed ? -1 : 0;
 		switch (*++format) {
 		case 's':
 			s = va_arg(ap, const char *);
-			failed = append_escaped(b, s ? s : "");
+			append_escaped(b, s ? s : "");
 			break;
 		case 'r':
 			s = va_arg(ap, const char *);
-			failed = buffer_append(b, s, s ? strlen(s) : 0);
+			buffer_append(b, s, s ? strlen(s) : 0);
 			break;
 		case 'd':
 			n = (size_t)snprintf(number, sizeof number, "%d", va_arg(ap, int));
-			failed = buffer_append(b, number, n);
+			buffer_append(b, number, n);
+			break;
+		case 'b':
+			bytes = va_arg(ap, const void *);
+			append_base64(b, bytes, va_arg(ap, size_t));
 			break;
 		default: /* %%, or what is no format and stands for itself */
-			failed = buffer_append(b, "%", 1);
+			buffer_append(b, "%", 1);
 			if (*format != '%')
 				format--;
 		}
-		format++;
 	}
+}
+
+static int append(struct buffer *b, const char *format, ...)
+{
+	va_list ap;
+	int failed;
+
+	va_start(ap, format);
+	failed = append_v(b, format, ap);
+	va_end(ap);
 	return failed;
 }
 
@@ -311,15 +321,18 @@ static int append_format(struct buffer *b, const char *format, va_list ap)
 static int queue_v(struct conn *c, const char *format, va_list ap)
 {
 	size_t before = c->out.end - c->out.start;
-	int failed = before > MAX_OUTPUT;
 
-	if (failed)
+	if (before > MAX_OUTPUT) {
 		errno = ENOBUFS;
-	else if ((failed = append_format(&c->out, format, ap)))
+		return -1;
+	}
+	if (append_v(&c->out, format, ap)) {
 		c->out.end = c->out.start + before;
-	else
-		trace(c, 'C', c->out.bytes + c->out.start + before, c->out.end - c->out.start - before, 1);
-	return failed ? -1 : 0;
+		c->out.failed = 0;
+		return -1;
+	}
+	trace(c, 'C', c->out.bytes + c->out.start + before, c->out.end - c->out.start - before, 1);
+	return 0;
 }
 
 static int queue(struct conn *c, const char *format, ...)
@@ -330,24 +343,6 @@ static int queue(struct conn *c, const char *format, ...)
 	va_start(ap, format);
 	failed = queue_v(c, format, ap);
 	va_end(ap);
-	return failed;
-}
-
-/* The same with two strings, the second of which the trace does not show: first
- * asterisks are queued in its place, with the trace; these are cut off again, and
- * the real one is queued without. */
-static int queue_secret(struct conn *c, const char *format, const char *text, const char *secret)
-{
-	size_t before = c->out.end - c->out.start;
-	FILE *trace_to = c->o.trace;
-	int failed = queue(c, format, text, "****");
-
-	if (failed)
-		return -1;
-	c->out.end = c->out.start + before;
-	c->o.trace = NULL;
-	failed = queue(c, format, text, secret);
-	c->o.trace = trace_to;
 	return failed;
 }
 
@@ -665,25 +660,19 @@ static int is_safe(const char *name)
 	                                                   "abcdefghijklmnopqrstuvwxyz0123456789.:-")];
 }
 
-/* The command with host, server and port in their places; malloced, NULL when
- * memory ran out. */
-static char *expand_command(const struct conn *c)
+/* The command with host, server and port in their places. */
+static void expand_command(const struct conn *c, struct buffer *b)
 {
-	struct buffer b = {0};
-	char port[16];
 	const char *p, *value;
-	int failed = 0;
+	char port[16];
 
 	snprintf(port, sizeof port, "%d", c->o.port);
-	for (p = c->o.tunnel; *p && !failed; p += value ? 2 : 1) {
+	for (p = c->o.tunnel; *p; p += value ? 2 : 1) {
 		value = *p != '%' ? NULL : p[1] == 'h' ? c->o.host : p[1] == 's' ? c->o.server : p[1] == 'p' ? port
 		      : p[1] == '%' ? "%" : NULL;
-		failed = value ? buffer_append(&b, value, strlen(value)) : buffer_append(&b, p, 1);
+		buffer_append(b, value ? value : p, value ? strlen(value) : 1);
 	}
-	if (!failed && !buffer_append(&b, "", 1))
-		return b.bytes;
-	buffer_free(&b);
-	return NULL;
+	buffer_append(b, "", 1);
 }
 
 /* Of two connected descriptors, makes both such that no other command inherits
@@ -712,15 +701,16 @@ static void be_command(const char *command, int io, int err)
 static int open_tunnel(struct conn *c)
 {
 	struct tunnel *t = calloc(1, sizeof *t);
-	char *command = expand_command(c);
-	int io[2] = {-1, -1}, err[2] = {-1, -1}, safe = is_safe(c->o.host) && is_safe(c->o.server), error;
-	int failed = !safe || !t || !command || socketpair(AF_UNIX, SOCK_STREAM, 0, io) || prepare_pair(io)
-	             || pipe(err) || prepare_pair(err) || (t->pid = fork()) < 0;
+	struct buffer command = {0};
+	int io[2] = {-1, -1}, err[2] = {-1, -1}, safe = is_safe(c->o.host) && is_safe(c->o.server), failed, error;
 
+	expand_command(c, &command);
+	failed = !safe || !t || command.failed || socketpair(AF_UNIX, SOCK_STREAM, 0, io) || prepare_pair(io)
+	         || pipe(err) || prepare_pair(err) || (t->pid = fork()) < 0;
 	if (!failed && t->pid == 0)
-		be_command(command, io[1], err[1]);
+		be_command(command.bytes, io[1], err[1]);
 	error = errno;
-	free(command);
+	buffer_free(&command);
 	close(io[1]);
 	close(err[1]);
 	if (failed) {
@@ -932,23 +922,23 @@ struct hmac {
 
 static void hmac_init(struct hmac *m, const void *key, size_t n)
 {
-	uint8_t k[64] = {0}, pad[64];
+	uint8_t k[64] = {0};
 	int i;
 
 	sha1_init(&m->inner);
 	sha1_init(&m->outer);
 	if (n > 64) {
-		sha1_update(&m->inner, key, n);
-		sha1_final(&m->inner, k);
-		sha1_init(&m->inner);
+		sha1_update(&m->outer, key, n);
+		sha1_final(&m->outer, k);
+		sha1_init(&m->outer);
 	} else
 		memcpy(k, key, n);
 	for (i = 0; i < 64; i++)
-		pad[i] = k[i] ^ 0x36;
-	sha1_update(&m->inner, pad, 64);
+		k[i] ^= 0x36;
+	sha1_update(&m->inner, k, 64);
 	for (i = 0; i < 64; i++)
-		pad[i] = k[i] ^ 0x5C;
-	sha1_update(&m->outer, pad, 64);
+		k[i] ^= 0x36 ^ 0x5C;
+	sha1_update(&m->outer, k, 64);
 }
 
 static void hmac(const struct hmac *m, const void *data, size_t n, uint8_t digest[20])
@@ -978,16 +968,14 @@ struct pbkdf2 {
 	long rounds;            /* still to be run */
 };
 
-/* `salt` has 4 bytes of room behind its n, for the number of the block. */
-static void pbkdf2_init(struct pbkdf2 *p, const char *password, uint8_t *salt, size_t n, long rounds)
+/* At the end of the salt stands the number of the block: 0, 0, 0, 1. */
+static void pbkdf2_init(struct pbkdf2 *p, const char *password, const void *salt, size_t n, long rounds)
 {
-	static const uint8_t first_block[4] = {0, 0, 0, 1};
 	uint8_t u[20];
 	int i;
 
 	hmac_init(&p->key, password, strlen(password));
-	memcpy(salt + n, first_block, 4);
-	hmac(&p->key, salt, n + 4, u);
+	hmac(&p->key, salt, n, u);
 	memset(p->u, 0, 20);
 	for (i = 0; i < 20; i++)
 		p->u[i / 4] = p->u[i / 4] << 8 | u[i];
@@ -1021,61 +1009,34 @@ static long pbkdf2_run(struct pbkdf2 *p, long most)
 	return most;
 }
 
-static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/* RFC 4648 section 4; malloced, NULL when memory ran out. */
-static char *base64_encode(const void *data, size_t n)
+/* Appends what the n digits at s stand for. 0, or -1 when they are not base64, or
+ * memory ran out. */
+static int decode_base64(struct buffer *b, const char *s, size_t n)
 {
-	const uint8_t *p = data;
-	char *s = malloc((n + 2) / 3 * 4 + 1), *to = s;
-	uint32_t v;
-	size_t i;
-
-	for (i = 0; s && i < n; i += 3) {
-		v = (uint32_t)p[i] << 16 | (i + 1 < n ? (uint32_t)p[i + 1] << 8 : 0) | (i + 2 < n ? p[i + 2] : 0);
-		*to++ = base64_digits[v >> 18];
-		*to++ = base64_digits[v >> 12 & 63];
-		*to++ = i + 1 < n ? base64_digits[v >> 6 & 63] : '=';
-		*to++ = i + 2 < n ? base64_digits[v & 63] : '=';
-	}
-	if (s)
-		*to = '\0';
-	return s;
-}
-
-/* What the `len` digits at s stand for, malloced and NUL-terminated, with 4
- * bytes of room behind; *n is its length. NULL when it is not base64. */
-static uint8_t *base64_decode(const char *s, size_t len, size_t *n)
-{
-	uint8_t *data = malloc(len / 4 * 3 + 5);
 	const char *digit;
+	size_t i, pad = 0;
 	uint32_t v = 0;
-	size_t i, pad = len > 0 && s[len - 1] == '=' ? 1 + (len > 1 && s[len - 2] == '=') : 0;
+	uint8_t byte;
 
-	for (i = *n = 0; data && i < len; i++) {
-		digit = i < len - pad && s[i] ? strchr(base64_digits, s[i]) : NULL;
-		if (len % 4 || (!digit && i < len - pad)) {
-			free(data);
-			return NULL;
-		}
-		v = v << 6 | (digit ? (uint32_t)(digit - base64_digits) : 0);
-		if (i % 4 == 3) {
-			data[(*n)++] = (uint8_t)(v >> 16);
-			data[(*n)++] = (uint8_t)(v >> 8);
-			data[(*n)++] = (uint8_t)v;
-		}
+	while (pad < 2 && pad < n && s[n - 1 - pad] == '=')
+		pad++;
+	for (i = 0; i < n - pad; i++) {
+		digit = strchr(base64_digits, s[i]);
+		if (!digit || !*digit)
+			return -1;
+		v = v << 6 | (uint32_t)(digit - base64_digits);
+		byte = (uint8_t)(v >> (6 - 2 * (i % 4)));
+		buffer_append(b, &byte, i % 4 > 0);
 	}
-	if (data)
-		data[*n -= pad] = '\0';
-	return data;
+	return n % 4 || b->failed ? -1 : 0;
 }
+
+enum { NONCE = 24 }; /* base64 digits of our nonce */
 
 /* What a SCRAM login must remember from one step to the next. */
 struct scram {
-	char nonce[25];
-	char *first;            /* our first message, without its n,, */
-	char *final;            /* our last one, without the proof */
-	char *message;          /* what the proof is for: all messages so far, with commas between */
+	struct buffer messages; /* that were exchanged so far: n,,first,challenge,final */
+	size_t final;           /* where the last one begins */
 	struct pbkdf2 hash;     /* that makes the salted password */
 	uint8_t signature[20];  /* what the server must send to prove that it knows us */
 };
@@ -1084,9 +1045,7 @@ static void forget_scram(struct conn *c)
 {
 	if (!c->scram)
 		return;
-	free(c->scram->first);
-	free(c->scram->final);
-	free(c->scram->message);
+	buffer_free(&c->scram->messages);
 	free(c->scram);
 	c->scram = NULL;
 }
@@ -1105,8 +1064,9 @@ static const char *scram_attr(const char *message, char name, size_t *n)
 }
 
 /* The proof that we know the password, and what the server must answer with to
- * prove that it does, too; RFC 5802 section 3, names as there. */
-static void scram_prove(const uint32_t hi[5], const char *message, uint8_t proof[20], uint8_t signature[20])
+ * prove that it does, too, both for these n bytes of messages; RFC 5802 section 3,
+ * names as there. */
+static void scram_prove(const uint32_t hi[5], const void *messages, size_t n, uint8_t proof[20], uint8_t signature[20])
 {
 	uint8_t salted[20], client_key[20], stored_key[20], server_key[20];
 	struct sha1 sha;
@@ -1117,38 +1077,41 @@ static void scram_prove(const uint32_t hi[5], const char *message, uint8_t proof
 	sha1_init(&sha);
 	sha1_update(&sha, client_key, 20);
 	sha1_final(&sha, stored_key);
-	hmac_once(stored_key, 20, message, strlen(message), proof);
+	hmac_once(stored_key, 20, messages, n, proof);
 	for (i = 0; i < 20; i++)
 		proof[i] ^= client_key[i];
 	hmac_once(salted, 20, "Server Key", 10, server_key);
-	hmac_once(server_key, 20, message, strlen(message), signature);
+	hmac_once(server_key, 20, messages, n, signature);
 }
 
 /* Reads the server's first message and prepares the hashing that it asks for.
  * NULL, or what is wrong. */
 static const char *read_challenge(struct scram *s, const char *password, const char *first)
 {
-	size_t nonce_n, salt_n, rounds_n, n;
+	size_t nonce_n, salt_n, rounds_n;
 	const char *nonce = scram_attr(first, 'r', &nonce_n);
 	const char *salt64 = scram_attr(first, 's', &salt_n);
 	const char *rounds_at = scram_attr(first, 'i', &rounds_n);
 	long rounds = rounds_at ? strtol(rounds_at, NULL, 10) : 0; /* a huge one is LONG_MAX */
-	uint8_t *salt;
+	struct buffer salt = {0};
+	int failed;
 
 	if (!nonce || !salt64 || !rounds_at || first[0] != 'r')
 		return "its message is not complete";
-	if (nonce_n <= strlen(s->nonce) || strncmp(nonce, s->nonce, strlen(s->nonce)))
+	if (nonce_n <= NONCE || memcmp(nonce, s->messages.bytes + s->messages.end - NONCE, NONCE))
 		return "its nonce does not extend ours";
 	if (rounds < MIN_ROUNDS || rounds > MAX_ROUNDS || strspn(rounds_at, "0123456789") != rounds_n)
 		return "it asks for too few or too many rounds of hashing";
-	salt = base64_decode(salt64, salt_n, &n);
-	if (!salt)
+	failed = decode_base64(&salt, salt64, salt_n) || buffer_append(&salt, "\0\0\0\1", 4);
+	if (!failed)
+		pbkdf2_init(&s->hash, password, salt.bytes, salt.end, rounds);
+	buffer_free(&salt);
+	if (failed)
 		return "its salt is not base64";
-	pbkdf2_init(&s->hash, password, salt, n, rounds);
-	free(salt);
-	s->final = print("c=biws,r=%.*s", (int)nonce_n, nonce); /* biws: base64 of n,, */
-	s->message = s->final ? print("%s,%s,%s", s->first, first, s->final) : NULL;
-	return s->message ? NULL : "out of memory";
+	append(&s->messages, ",%r,", first);
+	s->final = s->messages.end;
+	append(&s->messages, "c=biws,r="); /* biws: base64 of n,, */
+	return buffer_append(&s->messages, nonce, nonce_n) ? "out of memory" : NULL;
 }
 
 /* C: <auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>
@@ -1157,42 +1120,31 @@ static const char *read_challenge(struct scram *s, const char *password, const c
  * name and password ought to be prepared (SASLprep); we send them as given. */
 static int begin_scram(struct conn *c)
 {
-	uint8_t random[18];
-	char *nonce = random_bytes(random, sizeof random) ? NULL : base64_encode(random, sizeof random);
-	struct buffer b = {0};
+	struct scram *s = c->scram = calloc(1, sizeof *s);
+	uint8_t random[NONCE / 4 * 3];
 	const char *p;
-	char *base64 = NULL;
-	int failed = !nonce;
 
-	failed = failed || buffer_append(&b, "n,,n=", 5);
-	for (p = c->o.user; *p && !failed; p++)
-		failed = *p == '=' ? buffer_append(&b, "=3D", 3) : *p == ',' ? buffer_append(&b, "=2C", 3)
-		                                                             : buffer_append(&b, p, 1);
-	failed = failed || buffer_append(&b, ",r=", 3) || buffer_append(&b, nonce, strlen(nonce) + 1);
-	c->scram = failed ? NULL : calloc(1, sizeof *c->scram);
-	if (c->scram) {
-		memcpy(c->scram->nonce, nonce, sizeof c->scram->nonce);
-		c->scram->first = print("%s", b.bytes + 3);
-		base64 = base64_encode(b.bytes, b.end - 1);
-	}
+	if (!s || random_bytes(random, sizeof random))
+		return lose(c, "out of memory or randomness");
+	append(&s->messages, "n,,n=");
+	for (p = c->o.user; *p; p++)
+		append(&s->messages, *p == '=' ? "=3D" : *p == ',' ? "=2C" : "%r", (char[]){*p, '\0'});
+	if (append(&s->messages, ",r=%b", random, sizeof random))
+		return lose(c, "out of memory");
 	c->state = WAIT_CHALLENGE;
-	failed = !base64 || !c->scram->first
-	         || queue(c, "<auth xmlns='" NS_SASL "' mechanism='SCRAM-SHA-1'>%s</auth>", base64);
-	free(nonce);
-	free(base64);
-	buffer_free(&b);
-	return failed ? lose(c, "out of memory or randomness") : 0;
+	return say(c, "<auth xmlns='" NS_SASL "' mechanism='SCRAM-SHA-1'>%b</auth>", s->messages.bytes, s->messages.end);
 }
 
 /* S: <challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
  *      base64 of r=nonces,s=salt,i=rounds</challenge> */
 static int take_challenge(struct conn *c, struct xml_elem *e)
 {
-	size_t n;
-	char *first = (char *)base64_decode(e->text, strlen(e->text), &n);
-	const char *error = first ? read_challenge(c->scram, c->o.password, first) : "it is not base64";
+	struct buffer first = {0};
+	const char *error = "it is not base64";
 
-	free(first);
+	if (!decode_base64(&first, e->text, strlen(e->text)) && !buffer_append(&first, "", 1))
+		error = read_challenge(c->scram, c->o.password, first.bytes);
+	buffer_free(&first);
 	if (error)
 		return lose(for_good(c), "bad challenge from the server: %s", error);
 	c->state = HASHING;
@@ -1208,24 +1160,36 @@ static long answer_challenge(struct conn *c, long most)
 {
 	struct scram *s = c->scram;
 	uint8_t proof[20];
-	char *proof64, *answer, *base64;
-	int failed;
 
 	most = pbkdf2_run(&s->hash, most);
 	if (s->hash.rounds > 0)
 		return most;
-	scram_prove(s->hash.result, s->message, proof, s->signature);
-	proof64 = base64_encode(proof, sizeof proof);
-	answer = proof64 ? print("%s,p=%s", s->final, proof64) : NULL;
-	base64 = answer ? base64_encode(answer, strlen(answer)) : NULL;
-	failed = !base64 || queue(c, "<response xmlns='" NS_SASL "'>%s</response>", base64);
-	free(proof64);
-	free(answer);
-	free(base64);
+	scram_prove(s->hash.result, s->messages.bytes + 3, s->messages.end - 3, proof, s->signature); /* not for n,, */
 	c->state = WAIT_SUCCESS;
-	if (failed)
+	c->due = 0;
+	if (append(&s->messages, ",p=%b", proof, sizeof proof))
 		lose(c, "out of memory");
+	else
+		say(c, "<response xmlns='" NS_SASL "'>%b</response>", s->messages.bytes + s->final, s->messages.end - s->final);
 	return most;
+}
+
+/* Queues two strings, the second of which the trace does not show: first asterisks
+ * are queued in its place, with the trace; these are cut off again, and the real one
+ * is queued without. */
+static int say_secret(struct conn *c, const char *format, const char *text, const char *secret)
+{
+	size_t before = c->out.end - c->out.start;
+	FILE *trace_to = c->o.trace;
+	int failed;
+
+	if (say(c, format, text, "****"))
+		return -1;
+	c->out.end = c->out.start + before;
+	c->o.trace = NULL;
+	failed = say(c, format, text, secret);
+	c->o.trace = trace_to;
+	return failed;
 }
 
 /* C: <auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>
@@ -1233,38 +1197,44 @@ static long answer_challenge(struct conn *c, long most)
  * RFC 4616. */
 static int begin_plain(struct conn *c)
 {
-	size_t user = strlen(c->o.user), password = strlen(c->o.password);
-	char *plain = calloc(1, user + password + 2), *base64 = NULL;
+	struct buffer plain = {0}, base64 = {0};
 	int failed;
 
-	if (plain) {
-		memcpy(plain + 1, c->o.user, user);
-		memcpy(plain + user + 2, c->o.password, password);
-		base64 = base64_encode(plain, user + password + 2);
-	}
+	buffer_append(&plain, "", 1);
+	buffer_append(&plain, c->o.user, strlen(c->o.user) + 1);
+	failed = buffer_append(&plain, c->o.password, strlen(c->o.password))
+	         || append(&base64, "%b", plain.bytes, plain.end) || buffer_append(&base64, "", 1);
 	c->state = WAIT_SUCCESS;
-	failed = !base64 || queue_secret(c, "<auth xmlns='" NS_SASL "' mechanism='%s'>%s</auth>", "PLAIN", base64);
-	free(plain);
-	free(base64);
-	return failed ? lose(c, "out of memory") : 0;
+	if (failed)
+		lose(c, "out of memory");
+	else
+		failed = say_secret(c, "<auth xmlns='" NS_SASL "' mechanism='%s'>%s</auth>", "PLAIN", base64.bytes);
+	buffer_free(&plain);
+	buffer_free(&base64);
+	return failed;
+}
+
+/* Anybody could say success: only who knows our password can sign it. What the
+ * server says must be base64 of v=signature; more may follow behind a comma. */
+static int is_signed(const struct scram *s, const char *text)
+{
+	struct buffer got = {0}, want = {0};
+	int differ = decode_base64(&got, text, strlen(text)) || append(&want, "v=%b", s->signature, sizeof s->signature)
+	             || got.end < want.end || (got.end > want.end && got.bytes[want.end] != ',');
+	size_t i;
+
+	for (i = 0; i < want.end && i < got.end; i++) /* all, so that the time tells nothing */
+		differ |= got.bytes[i] ^ want.bytes[i];
+	buffer_free(&got);
+	buffer_free(&want);
+	return !differ;
 }
 
 /* S: <success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>base64 of v=...</success>
- * Anybody could say success: only who knows our password can sign it. */
-static int check_success(struct conn *c, struct xml_elem *e)
+ * With PLAIN there is nothing in it. */
+static int take_success(struct conn *c, struct xml_elem *e)
 {
-	size_t n, i;
-	char *final = (char *)base64_decode(e->text, strlen(e->text), &n);
-	const char *v = scram_attr(final, 'v', &n);
-	uint8_t *signature = v ? base64_decode(v, n, &n) : NULL, differ = 0;
-
-	for (i = 0; signature && n == 20 && i < 20; i++) /* all, so that the time tells nothing */
-		differ |= signature[i] ^ (c->scram ? c->scram->signature[i] : 0);
-	if (!signature || n != 20)
-		differ = 1;
-	free(final);
-	free(signature);
-	if (differ && c->scram) /* with PLAIN there is none */
+	if (c->scram && !is_signed(c->scram, e->text))
 		return lose(for_good(c), "the server cannot prove that it knows our password");
 	forget_scram(c);
 	return open_stream(c, WAIT_HEADER_AGAIN);
@@ -1323,13 +1293,12 @@ static int no_mechanism(struct conn *c, const struct xml_elem *mechanisms)
 {
 	const struct xml_elem *m;
 	struct buffer b = {0};
-	int failed = 0;
 
-	for (m = mechanisms ? mechanisms->children : NULL; m && !failed; m = m->next)
-		failed = buffer_append(&b, " ", 1) || buffer_append(&b, m->text, strlen(m->text));
-	failed = failed || buffer_append(&b, "", 1);
+	for (m = mechanisms ? mechanisms->children : NULL; m; m = m->next)
+		append(&b, " %r", m->text);
+	buffer_append(&b, "", 1);
 	lose(for_good(c), "no mechanism to log in with: we know SCRAM-SHA-1, and PLAIN where nobody can listen; "
-	        "the server offers%s", failed || b.end < 2 ? " none" : b.bytes);
+	        "the server offers%s", b.failed || b.end < 2 ? " none" : b.bytes);
 	buffer_free(&b);
 	return -1;
 }
@@ -1357,10 +1326,8 @@ static int create_account(struct conn *c)
 	if (!is_private(c))
 		return lose(for_good(c), "an account can be created only where nobody can listen");
 	c->state = WAIT_ACCOUNT;
-	if (queue_secret(c, "<iq type='set' id='register'><query xmlns='jabber:iq:register'><username>%s</username>"
-	                    "<password>%s</password></query></iq>", c->o.user, c->o.password))
-		return lose(c, "out of memory");
-	return 0;
+	return say_secret(c, "<iq type='set' id='register'><query xmlns='jabber:iq:register'><username>%s</username>"
+	                     "<password>%s</password></query></iq>", c->o.user, c->o.password);
 }
 
 /* S: <stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
@@ -1434,7 +1401,7 @@ static int take_jid(struct conn *c, struct xml_elem *e)
 
 	if (!is_result(c, e, "bind"))
 		return -1;
-	c->jid = print("%s", jid ? jid->text : "");
+	c->jid = strdup(jid ? jid->text : "");
 	if (!c->jid || !*c->jid)
 		return lose(c, "the server bound no resource");
 	if (!c->wants_session)
@@ -1537,7 +1504,7 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 		return -1;
 	}
 	r = calloc(1, sizeof *r);
-	failed = !r || random_bytes(random, sizeof random) || (to && !(r->to = print("%s", to)));
+	failed = !r || random_bytes(random, sizeof random) || (to && !(r->to = strdup(to)));
 	for (i = 0; i < 8 && !failed; i++)
 		snprintf(r->id + 2 * i, 3, "%02x", random[i]);
 	if (failed || queue_iq(c, type, r->id, to, payload)) {
@@ -1625,7 +1592,7 @@ static const struct row {
 	{WAIT_ACCOUNT,       "iq",        NS_CLIENT, take_account},
 	{WAIT_CHALLENGE,     "challenge", NS_SASL,   take_challenge},
 	{WAIT_CHALLENGE,     "failure",   NS_SASL,   login_refused},
-	{WAIT_SUCCESS,       "success",   NS_SASL,   check_success},
+	{WAIT_SUCCESS,       "success",   NS_SASL,   take_success},
 	{WAIT_SUCCESS,       "failure",   NS_SASL,   login_refused},
 	{WAIT_HEADER_AGAIN,  "stream",    NS_STREAM, take_header},
 	{WAIT_BIND_FEATURES, "features",  NS_STREAM, bind_resource},

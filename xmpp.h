@@ -205,16 +205,19 @@ int xmpp_same_account(const char *a, const char *b);
 /* ------------------------------------------- Shared by floors 1 and 2 only */
 
 /* Bytes [start, end) wait, in the order in which they came; [end, size) is
- * room for more. All zero is an empty buffer. */
+ * room for more. All zero is an empty buffer. Once memory has run out, it takes
+ * no more: so who appends several things may ask at the end whether all are in. */
 struct buffer {
 	char *bytes;
 	size_t start, end, size;
+	int failed;
 };
 
-/* Makes room for n bytes behind `end`; 0, or -1 when memory ran out. */
+/* Makes room for n bytes behind `end`; 0, or -1 when memory ran out, now or
+ * before. */
 int buffer_reserve(struct buffer *b, size_t n);
 
-/* Appends n bytes; 0, or -1 when memory ran out. */
+/* Appends n bytes; 0, or -1 when memory ran out, now or before. */
 int buffer_append(struct buffer *b, const void *bytes, size_t n);
 
 /* The first n bytes are done with. A large buffer that empties is freed. */

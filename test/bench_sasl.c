@@ -11,10 +11,10 @@ enum { ROUNDS = 9, TIMES = 5 };
 
 static void ours(long iterations, uint32_t key[5])
 {
-	uint8_t salt[20] = "0123456789abcdef";
+	static const uint8_t salt[] = "0123456789abcdef\0\0\0\1";
 	struct pbkdf2 p;
 
-	pbkdf2_init(&p, "pencil", salt, 16, iterations);
+	pbkdf2_init(&p, "pencil", salt, 20, iterations);
 	while (pbkdf2_run(&p, ROUNDS_AT_ONCE) == 0)
 		;
 	memcpy(key, p.result, 20);

@@ -39,6 +39,7 @@
 #include "../echobot.c"
 #undef main
 #include "../xmpp.c"
+#include "tools.h"
 
 #include <ctype.h>
 #include <sys/wait.h>
@@ -268,21 +269,21 @@ static void expand(struct play *p, const char *s, const char *end, struct buffer
 static void set_proof(struct play *p, const char *final)
 {
 	struct pbkdf2 hash;
-	uint8_t proof[20], signature[20], *salt;
+	uint8_t proof[20], signature[20];
 	const char *salt64;
-	char *message, *base64;
+	char *salt, *messages, *base64;
 	size_t n, len;
 
 	salt64 = p->challenge ? scram_attr(p->challenge, 's', &n) : NULL;
 	if (!salt64 || !p->first || !(salt = base64_decode(salt64, n, &len)))
 		return;
-	pbkdf2_init(&hash, "echobot", salt, len, strtol(scram_attr(p->challenge, 'i', &n), NULL, 10));
+	pbkdf2_init(&hash, "echobot", salt, len + 4, strtol(scram_attr(p->challenge, 'i', &n), NULL, 10));
 	pbkdf2_run(&hash, hash.rounds);
 	free(salt);
 	n = (size_t)(strstr(final, ",p=") ? strstr(final, ",p=") - final : 0);
-	message = must(print("%s,%s,%.*s", p->first, p->challenge, (int)n, final));
-	scram_prove(hash.result, message, proof, signature);
-	free(message);
+	messages = must(print("%s,%s,%.*s", p->first, p->challenge, (int)n, final));
+	scram_prove(hash.result, messages, strlen(messages), proof, signature);
+	free(messages);
 	base64 = must(base64_encode(proof, 20));
 	set_var(p, "proof", 5, base64, strlen(base64));
 	free(base64);
@@ -303,7 +304,7 @@ static long match_base64(struct play *p, const char *s, const char *end, const c
 
 	if (!stop)
 		return 0;
-	plain = (char *)base64_decode(got, (size_t)(stop - got), &len);
+	plain = base64_decode(got, (size_t)(stop - got), &len);
 	if (!plain)
 		return -1;
 	if (!strncmp(plain, "n,,", 3) && !p->first)

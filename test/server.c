@@ -41,6 +41,7 @@
  * The client's file is included for its tools: escaping, SHA-1, base64, the
  * clock, pselect(). */
 #include "../xmpp.c"
+#include "tools.h"
 
 #include <ctype.h>
 
@@ -86,7 +87,7 @@ struct account {
 	char *password;
 	char registered;        /* the name is taken: by registration, or in the file */
 	char hashed;            /* the next two are known */
-	uint8_t salt[SALT + 4]; /* with the room that pbkdf2_init() needs */
+	uint8_t salt[SALT + 4]; /* and the number of the block, for pbkdf2_init() */
 	uint32_t salted[5];     /* all that a SCRAM server has to keep */
 	struct session *sessions; /* the bound ones */
 	struct contact *contacts;
@@ -312,7 +313,7 @@ static void put(struct buffer *b, const char *format, ...)
 	va_list ap;
 
 	va_start(ap, format);
-	if (append_format(b, format, ap))
+	if (append_v(b, format, ap))
 		die("server");
 	va_end(ap);
 }
@@ -451,7 +452,7 @@ static void say_to(struct session *s, const char *format, ...)
 	if (before == 0)
 		s->due = s->server->now + s->server->options.delay;
 	va_start(ap, format);
-	if (append_format(&s->out, format, ap))
+	if (append_v(&s->out, format, ap))
 		die("server");
 	va_end(ap);
 	n = s->out.end - s->out.start - before;
@@ -473,7 +474,7 @@ static void reply_to(struct session *s, const struct xml_elem *e, const char *ty
 	put_attr(&b, "to", s->entry.jid);
 	put(&b, *payload ? ">" : "/>");
 	va_start(ap, payload);
-	if (append_format(&b, payload, ap))
+	if (append_v(&b, payload, ap))
 		die("server");
 	va_end(ap);
 	if (*payload)
@@ -653,7 +654,8 @@ static void hash_password(struct server *server, struct account *a)
 	if (a->hashed)
 		return;
 	roll(server, a->salt, SALT);
-	pbkdf2_init(&hash, a->password, a->salt, SALT, ROUNDS);
+	memcpy(a->salt + SALT, "\0\0\0\1", 4);
+	pbkdf2_init(&hash, a->password, a->salt, SALT + 4, ROUNDS);
 	pbkdf2_run(&hash, ROUNDS);
 	memcpy(a->salted, hash.result, 20);
 	a->hashed = 1;
@@ -721,7 +723,7 @@ static void begin_login(struct session *s, struct xml_elem *e)
 	int plain = !o->no_plain && !strcmp(mechanism, "PLAIN");
 	int scram = !o->no_scram && !strcmp(mechanism, "SCRAM-SHA-1");
 	size_t n;
-	char *data = (char *)base64_decode(e->text, strlen(e->text), &n);
+	char *data = base64_decode(e->text, strlen(e->text), &n);
 
 	if (o->tls)
 		refuse_login(s, "encryption-required");
@@ -744,17 +746,17 @@ static void begin_login(struct session *s, struct xml_elem *e)
  * `start` is what the message must be up to the proof. */
 static int is_proven(struct session *s, const char *message, const char *start, uint8_t signature[20])
 {
-	uint8_t expected[20], *proof, differ = 0;
+	uint8_t expected[20], differ = 0;
 	size_t n = strlen(start), i;
-	char *all;
+	char *proof, *all;
 
 	if (strncmp(message, start, n) || strncmp(message + n, ",p=", 3))
 		return 0;
 	proof = base64_decode(message + n + 3, strlen(message + n + 3), &n);
 	all = must(print("%s,%s,%s", s->first, s->challenge, start));
-	scram_prove(s->account->salted, all, expected, signature);
+	scram_prove(s->account->salted, all, strlen(all), expected, signature);
 	for (i = 0; proof && i < 20 && n == 20; i++) /* all, so that the time tells nothing */
-		differ |= expected[i] ^ proof[i];
+		differ |= expected[i] ^ (uint8_t)proof[i];
 	if (!proof || n != 20)
 		differ = 1;
 	free(all);
@@ -770,7 +772,7 @@ static void check_response(struct session *s, struct xml_elem *e)
 	size_t n;
 	const char *nonce = scram_attr(s->challenge, 'r', &n);
 	char *start = must(print("c=%s,r=%.*s", s->binding, (int)n, nonce));
-	char *message = (char *)base64_decode(e->text, strlen(e->text), &n);
+	char *message = base64_decode(e->text, strlen(e->text), &n);
 	char *signature, *final, *base64;
 
 	if (!message)

@@ -340,7 +340,7 @@ static struct xmpp *logged_in(int fds[2])
 	c->fd = fds[0];
 	c->state = READY;
 	c->o.reconnect = 1;
-	c->jid = print("a@localhost/1");
+	c->jid = strdup("a@localhost/1");
 	c->due = after(60000);
 	*ended = '\0';
 	closes = 0;

@@ -1,0 +1,43 @@
+/* tools.h - strings in memory of their own, for tests that include xmpp.c, which
+ * has no need of them. NULL when memory ran out. */
+
+/* A string like printf's. */
+static char *print(const char *format, ...)
+{
+	va_list ap;
+	char *s;
+	int n;
+
+	va_start(ap, format);
+	n = vsnprintf(NULL, 0, format, ap);
+	va_end(ap);
+	s = n < 0 ? NULL : malloc((size_t)n + 1);
+	if (!s)
+		return NULL;
+	va_start(ap, format);
+	vsnprintf(s, (size_t)n + 1, format, ap);
+	va_end(ap);
+	return s;
+}
+
+/* The n bytes at `data` in base64. */
+static char *base64_encode(const void *data, size_t n)
+{
+	struct buffer b = {0};
+
+	return append(&b, "%b", data, n) || buffer_append(&b, "", 1) ? NULL : b.bytes;
+}
+
+/* What the `len` digits at s stand for, *n bytes, and behind these 0, 0, 0, 1: the
+ * end of a string, and of a salt for PBKDF2. */
+static char *base64_decode(const char *s, size_t len, size_t *n)
+{
+	struct buffer b = {0};
+
+	if (decode_base64(&b, s, len)) {
+		buffer_free(&b);
+		return NULL;
+	}
+	*n = b.end;
+	return buffer_append(&b, "\0\0\0\1", 4) ? NULL : b.bytes;
+}
