@@ -231,47 +231,30 @@ int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n)
 	return 0;
 }
 
-/* What a character can be: NAME in a name, START at the beginning of one, TEXT
- * if it means nothing but itself in text, VALUE if so in a tag. Those beyond
- * ASCII are plain here; whether a name may hold them, is_name() knows. In the
- * table: P is plain, N may be in a name, L may begin one, D is a digit and X a
- * letter that is a hexadecimal one. */
-enum { SPACE = 1, NAME = 2, START = 4, TEXT = 8, VALUE = 16, DIGIT = 32, HEX = 64 };
-#define P (TEXT | VALUE)
-#define P16 P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P
-#define N (P | NAME)
-#define D (N | DIGIT | HEX)
-#define L (N | START)
-#define X (L | HEX)
+/* What an ASCII character can be: NAME in a name, START at the beginning of one,
+ * TEXT if it may mean more than itself in text, TAG if so in a tag. Those beyond
+ * ASCII mean themselves; whether a name may hold them, foreign_name() knows. */
+enum { SPACE = 1, NAME = 2, START = 4, TEXT = 8, TAG = 16, N = NAME, L = NAME | START };
 static const unsigned char kind[256] = {
-	0, 0, 0, 0, 0, 0, 0, 0, 0, TEXT | SPACE, TEXT | SPACE, 0, 0, SPACE, 0, 0,
-	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-	P | SPACE, P, TEXT, P, P, P, 0, TEXT, P, P, P, P, P, N, N, P, /*   ! " # $ % & ' ( ) * + , - . / */
-	D, D, D, D, D, D, D, D, D, D, L, P, 0, P, TEXT, P,            /* 0-9 : ; < = > ? */
-	P, X, X, X, X, X, X, L, L, L, L, L, L, L, L, L,               /* @ A-O */
-	L, L, L, L, L, L, L, L, L, L, L, P, P, VALUE, P, L,           /* P-Z [ \ ] ^ _ */
-	P, X, X, X, X, X, X, L, L, L, L, L, L, L, L, L,               /* ` a-o */
-	L, L, L, L, L, L, L, L, L, L, L, P, P, P, P, P,               /* p-z { | } ~ DEL */
-	P16, P16, P16, P16, P16, P16, P16, P16                        /* not ASCII */
+	['\t'] = SPACE | TAG, ['\n'] = SPACE | TAG, ['\r'] = SPACE | TAG | TEXT, [' '] = SPACE,
+	['<'] = TAG | TEXT, ['&'] = TAG | TEXT, ['>'] = TAG, ['"'] = TAG, ['\''] = TAG, [']'] = TEXT,
+	['0'] = N, N, N, N, N, N, N, N, N, N, ['-'] = N, ['.'] = N, [':'] = L, ['_'] = L,
+	['A'] = L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L,
+	['a'] = L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L
 };
-#undef P
-#undef P16
-#undef N
-#undef D
-#undef L
-#undef X
 
 static int is(char c, int what)
 {
 	return kind[(unsigned char)c] & what;
 }
 
-/* Over what is of that kind: four at a time, which is quicker, while they are. */
-static const char *skip(const char *p, const char *end, int what)
+/* To the next character of that kind: by four, which is quicker, while there is
+ * none among them. */
+static const char *find(const char *p, const char *end, int what)
 {
-	while (end - p >= 4 && (is(p[0], what) & is(p[1], what) & is(p[2], what) & is(p[3], what)))
+	while (end - p >= 4 && !(is(p[0], what) | is(p[1], what) | is(p[2], what) | is(p[3], what)))
 		p += 4;
-	while (p < end && is(*p, what))
+	while (p < end && !is(*p, what))
 		p++;
 	return p;
 }
@@ -283,10 +266,10 @@ static const char *skip_space(const char *p, const char *end)
 	return p;
 }
 
-/* Can the character at p, which is not ASCII, be in a name (NAME), or begin one
- * (START)? XML 1.0, fifth edition, section 2.3; the last three ranges may not
- * begin a name. */
-static int is_foreign_name(const char *p, int what)
+/* The length of the character at p, which is not ASCII, if it can be in a name
+ * (NAME) or begin one (START), else 0. XML 1.0, fifth edition, section 2.3; the
+ * last three ranges may not begin a name. */
+static int foreign_name(const char *p, int what)
 {
 	static const uint32_t range[][2] = {
 		{0xC0, 0xD6}, {0xD8, 0xF6}, {0xF8, 0x2FF}, {0x370, 0x37D}, {0x37F, 0x1FFF},
@@ -295,31 +278,27 @@ static int is_foreign_name(const char *p, int what)
 		{0xB7, 0xB7}, {0x300, 0x36F}, {0x203F, 0x2040}
 	};
 	size_t i, n = sizeof range / sizeof *range - (what == START ? 3 : 0);
-	uint32_t c;
-	int len;
+	int k, len = xml_char(p, 4);
+	uint32_t c = (unsigned char)*p & (0x7Fu >> len); /* NOLINT(clang-analyzer-core.UndefinedBinaryOperatorResult): p is checked */
 
-	len = xml_char(p, 4);
-	c = (unsigned char)*p & (0x7Fu >> len); /* NOLINT(clang-analyzer-core.UndefinedBinaryOperatorResult): p is checked */
-	while (--len > 0)
-		c = c << 6 | ((unsigned char)*++p & 0x3F);
+	for (k = 1; k < len; k++)
+		c = c << 6 | (p[k] & 0x3Fu);
 	for (i = 0; i < n; i++)
 		if (c >= range[i][0] && c <= range[i][1])
-			return 1;
+			return len;
 	return 0;
-}
-
-static int is_name(const char *p, int what)
-{
-	return (unsigned char)*p < 0x80 ? is(*p, what) : is_foreign_name(p, what);
 }
 
 /* Where the name that begins at p ends: at p, if none does. */
 static const char *skip_name(const char *p, const char *end)
 {
-	int what = START;
+	int what = START, len;
 
-	for (; p < end && is_name(p, what); what = NAME)
-		p += (unsigned char)*p < 0x80 ? 1 : xml_char(p, 4);
+	for (; p < end; p += len, what = NAME) {
+		len = is(*p, what) ? 1 : (signed char)*p < 0 ? foreign_name(p, what) : 0;
+		if (len == 0)
+			break;
+	}
 	return p;
 }
 
@@ -428,7 +407,7 @@ static const char *local_part(const char *p, const char *end)
 
 	if (!colon)
 		return p;
-	return colon > p && local < end && is_name(local, START) && !memchr(local, ':', (size_t)(end - local)) ? local : NULL;
+	return colon > p && skip_name(local, end) > local && !memchr(local, ':', (size_t)(end - local)) ? local : NULL;
 }
 
 /* What section 3 forbids: xmlns:p='', to declare xmlns, to bind xml to anything
@@ -585,11 +564,11 @@ static int dereference(struct xmlstream *xs, const char *p, const char *end, cha
 	static const char *const names[] = {"lt", "gt", "amp", "quot", "apos"};
 	size_t i, n = (size_t)(end - p);
 	int hex = n > 1 && p[1] == 'x', len;
+	const char *digits = p + 1 + hex;
 
 	if (n > 0 && *p == '#') {
-		for (i = 1u + (unsigned)hex; i < n && is(p[i], hex ? HEX : DIGIT); i++)
-			;
-		len = i < n ? 0 : encode(strtoul(p + 1 + hex, NULL, hex ? 16 : 10), *to);
+		i = strspn(digits, hex ? "0123456789abcdefABCDEF" : "0123456789");
+		len = digits + i < end ? 0 : encode(strtoul(digits, NULL, hex ? 16 : 10), *to);
 		*to += len;
 		return len ? 0 : malformed(xs, p, "reference to no legal character");
 	}
@@ -613,7 +592,7 @@ static char *unescape(struct xmlstream *xs, const char *p, const char *end)
 	if (!value)
 		return NULL;
 	while (p < end) {
-		if (is(*p, VALUE))
+		if (!is(*p, TAG))
 			*to++ = *p++;
 		else if (*p != '&') {
 			*to++ = is(*p, SPACE) ? ' ' : *p;
@@ -682,7 +661,7 @@ static long measure_tag(struct xmlstream *xs, const char *p, const char *end)
 
 	if (!xs->scanned)
 		xs->plain = 1;
-	for (; (q = skip(q, end, VALUE)) < end; q++) {
+	for (; (q = find(q, end, TAG)) < end; q++) {
 		if (*q == '<')
 			return malformed(xs, q, "< inside a tag");
 		if (*q == '>' && !xs->quote)
@@ -851,7 +830,7 @@ static long take_reference(struct xmlstream *xs, const char *p, const char *end)
  * 2.11). */
 static long take_text(struct xmlstream *xs, const char *p, const char *end)
 {
-	const char *q = skip(p, end, TEXT);
+	const char *q = find(p, end, TEXT);
 
 	if (q > p)
 		return add_text(xs, p, (size_t)(q - p), q - p);
