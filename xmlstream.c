@@ -45,17 +45,17 @@ enum {
 #define XML_NS   "http://www.w3.org/XML/1998/namespace"
 #define XMLNS_NS "http://www.w3.org/2000/xmlns/"
 
-/* One stanza lives in one pool, a few blocks that double in size. Every block
- * begins with this; the first one stands for the whole pool, and in the others
- * only `more` counts. In the first one the root element stands right behind it:
- * that is how xml_free() finds the pool from the root. Stanzas share the names
- * that the stream header bound, so its pool lives as long as any of them:
+/* One stanza lives in one pool, a chain of blocks that double in size. Every block
+ * begins with this. The first one stands for the whole pool, and in it the root
+ * element stands right behind this: that is how xml_free() finds the pool from the
+ * root. Stanzas share the names that the stream header bound, so their chains end
+ * in the header's, which lives as long as any of them:
  *
- *     stanza -> stanza's pool -> header's pool <- parser, and who has the header */
-struct pool {
-	struct pool *more;      /* the other blocks */
-	struct pool *header;    /* the stream header's pool: its names are used here */
-	size_t users;           /* who may still look into this one; freed at 0 */
+ *     stanza -> its first block -> its others -> header's first block -> its others
+ *                                                ^ parser, and who has the header */
+struct block {
+	struct block *next;
+	size_t users;           /* blocks, parsers and callers that point here; freed at 0 */
 };
 
 /* xmlns:prefix='uri', in scope until `owner` ends. */
@@ -79,7 +79,7 @@ struct xmlstream {
 	char in_cdata;          /* text goes on until ]]> */
 	char empty_root;        /* <stream/>: XML_OPEN is out, XML_CLOSE is to come */
 
-	struct pool *pool, *header; /* of the stanza under way, of the stream header */
+	struct block *pool, *header; /* of the stanza under way, of the stream header */
 	char *top, *roof;       /* [top, roof) is free in the newest block */
 	size_t block_size;
 	struct xml_elem *elem;  /* the innermost open element */
@@ -317,40 +317,34 @@ static int encode(unsigned long c, char *s)
 
 /* -------------------------------------------------------------------- Pool */
 
-static void release_pool(struct pool *pool)
+static void release_pool(struct block *b)
 {
-	while (pool && --pool->users == 0) {
-		struct pool *header = pool->header, *more;
+	struct block *next;
 
-		for (; pool; pool = more) {
-			more = pool->more;
-			free(pool);
-		}
-		pool = header;
+	for (; b && --b->users == 0; b = next) {
+		next = b->next;
+		free(b);
 	}
 }
 
-/* A block in which n bytes fit. The first one of a stanza holds on to the pool
- * of the stream header, whose namespaces it uses. */
+/* A block in which n bytes fit: the stanza's first, or one more behind that. */
 static int add_block(struct xmlstream *xs, size_t n)
 {
-	size_t size = xs->pool ? 2 * xs->block_size : FIRST_BLOCK;
-	struct pool *b;
+	struct block *first = xs->pool, *b;
+	size_t size = first ? 2 * xs->block_size : FIRST_BLOCK;
 
 	while (size < n + sizeof *b)
 		size *= 2;
 	b = malloc(size);
 	if (!b)
 		return no_memory(xs);
-	b->more = xs->pool ? xs->pool->more : NULL;
-	b->header = xs->pool ? NULL : xs->header;
-	b->users = 1;
-	if (b->header)
-		b->header->users++;
-	if (xs->pool)
-		xs->pool->more = b;
+	*b = (struct block){.next = first ? first->next : xs->header, .users = 1};
+	if (first)
+		first->next = b;
 	else
 		xs->pool = b;
+	if (!first && xs->header)
+		xs->header->users++;
 	xs->block_size = size;
 	xs->top = (char *)(b + 1);
 	xs->roof = (char *)b + size;
@@ -371,16 +365,17 @@ static void *allot(struct xmlstream *xs, size_t n)
 	return p;
 }
 
-/* A copy of the characters [p, end) as a string. */
-static char *keep(struct xmlstream *xs, const char *p, const char *end)
+/* A string of the characters [p, end), with n bytes of room before it. */
+static void *keep(struct xmlstream *xs, size_t n, const char *p, const char *end)
 {
-	size_t n = (size_t)(end - p);
-	char *s = allot(xs, n + 1);
+	size_t length = (size_t)(end - p);
+	char *room = allot(xs, n + length + 1);
 
-	if (!s)
+	if (!room)
 		return NULL;
-	s[n] = '\0';
-	return memcpy(s, p, n);
+	memcpy(room + n, p, length);
+	room[n + length] = '\0';
+	return room;
 }
 
 /* ------------------------------------------------------------------- Names */
@@ -503,23 +498,19 @@ static int resolve_names(struct xmlstream *xs, const char *p)
  * root of a tree of its own. */
 static int begin_element(struct xmlstream *xs, const char *p, const char *end)
 {
-	size_t n = (size_t)(end - p);
 	const char *local = local_part(p, end);
 	struct xml_elem *e;
-	char *qname;
 
-	if (n == 0)
+	if (p == end)
 		return malformed(xs, p, "no name after <");
 	if (xs->depth > MAX_DEPTH)
 		return fail(xs, p, "policy-violation", "too many levels of elements");
 	if (!local)
 		return malformed(xs, p, "misplaced colon");
-	e = allot(xs, sizeof *e + n + 1);
+	e = keep(xs, sizeof *e, p, end);
 	if (!e)
 		return -1;
-	qname = memcpy(e + 1, p, n);
-	qname[n] = '\0';
-	*e = (struct xml_elem){.name = qname + (local - p), .ns = "", .text = "", .parent = xs->depth > 1 ? xs->elem : NULL};
+	*e = (struct xml_elem){.name = qname_of(e) + (local - p), .ns = "", .text = "", .parent = xs->depth > 1 ? xs->elem : NULL};
 	xs->elem = e;
 	xs->depth++;
 	if (buffer_append(&xs->text, &xs->text_start, sizeof xs->text_start))
@@ -536,7 +527,7 @@ static int end_element(struct xmlstream *xs)
 	struct binding *b;
 	const char *text = xs->text.bytes + xs->text_start, *text_end = xs->text.bytes + xs->text.end;
 
-	if (text < text_end && !(e->text = keep(xs, text, text_end)))
+	if (text < text_end && !(e->text = keep(xs, 0, text, text_end)))
 		return -1;
 	xs->text.end = xs->text_start - sizeof xs->text_start;
 	memcpy(&xs->text_start, xs->text.bytes + xs->text.end, sizeof xs->text_start);
@@ -633,18 +624,17 @@ static int add_attr(struct xmlstream *xs, const char *p, const char *local, cons
 {
 	size_t n = (size_t)(end - p);
 	const char *prefix;
+	const char *qname;
 	struct xml_attr *a;
-	char *qname;
 
 	if (n >= 5 && !memcmp(p, "xmlns", 5) && (n == 5 || p[5] == ':')) {
-		prefix = n > 5 ? keep(xs, local, end) : "";
+		prefix = n > 5 ? keep(xs, 0, local, end) : "";
 		return prefix ? add_binding(xs, p, prefix, value) : -1;
 	}
-	a = allot(xs, sizeof *a + n + 1);
+	a = keep(xs, sizeof *a, p, end);
 	if (!a)
 		return -1;
-	qname = memcpy(a + 1, p, n);
-	qname[n] = '\0';
+	qname = (const char *)(a + 1);
 	*a = (struct xml_attr){.name = qname + (local - p), .ns = qname, .value = value};
 	**tail = a;
 	*tail = &a->next;
@@ -694,7 +684,7 @@ static int take_attrs(struct xmlstream *xs, const char *p, const char *end)
 		if (n == MAX_ATTRS)
 			return fail(xs, name, "policy-violation", "too many attributes");
 		p = memchr(quote + 1, *quote, (size_t)(end - quote - 1));
-		value = xs->plain ? keep(xs, quote + 1, p) : unescape(xs, quote + 1, p);
+		value = xs->plain ? keep(xs, 0, quote + 1, p) : unescape(xs, quote + 1, p);
 		p++;
 		local = local_part(name, name_end);
 		if (value && !local)
@@ -990,7 +980,7 @@ void xmlstream_free(struct xmlstream *xs)
 void xml_free(struct xml_elem *root)
 {
 	if (root)
-		release_pool((struct pool *)(void *)root - 1);
+		release_pool((struct block *)(void *)root - 1);
 }
 
 const char *xml_get(const struct xml_elem *e, const char *name)
