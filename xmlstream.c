@@ -62,7 +62,8 @@ struct block {
 struct binding {
 	const char *prefix, *uri;
 	const struct xml_elem *owner;
-	struct binding *outer;  /* declared before this one, still in scope */
+	const struct binding *outer; /* declared before this one, still in scope */
+	int count;              /* how many are in scope, with this one */
 };
 
 struct xmlstream {
@@ -85,8 +86,7 @@ struct xmlstream {
 	struct xml_elem *elem;  /* the innermost open element */
 	struct xml_elem *root;  /* the stream header */
 	size_t depth;           /* how many elements are open, the root included */
-	struct binding *bindings; /* all in scope, the last one declared first */
-	size_t bound;           /* how many these are */
+	const struct binding *bindings; /* all in scope, the last one declared first */
 	struct buffer text;     /* of the open elements, see begin_element() */
 	size_t text_start;      /* where in it the innermost one's text begins */
 
@@ -380,18 +380,26 @@ static void *keep(struct xmlstream *xs, size_t n, const char *p, const char *end
 
 /* ------------------------------------------------------------------- Names */
 
-/* The namespace of a name: what its prefix is bound to here, or NULL. No prefix
- * means no namespace until xmlns='...' says otherwise, and two prefixes are bound
- * from the start (Namespaces in XML 1.0, sections 3 and 6.2). */
+/* Bound from the start (Namespaces in XML 1.0, sections 3 and 6.2): no prefix means
+ * no namespace, until xmlns='...' says otherwise. */
+static const struct binding no_prefix = {.prefix = "", .uri = ""};
+static const struct binding predefined = {.prefix = "xml", .uri = XML_NS, .outer = &no_prefix};
+
+/* The innermost binding of the prefix, which is n bytes long, from b on; or NULL. */
+static const struct binding *find_binding(const struct binding *b, const char *prefix, size_t n)
+{
+	while (b && (strncmp(b->prefix, prefix, n) || b->prefix[n]))
+		b = b->outer;
+	return b;
+}
+
+/* The namespace of a name: what its prefix is bound to here, or NULL. */
 static const char *lookup(const struct xmlstream *xs, const char *qname, const char *local)
 {
 	size_t n = local > qname ? (size_t)(local - qname) - 1 : 0;
-	const struct binding *b;
+	const struct binding *b = find_binding(xs->bindings, qname, n);
 
-	for (b = xs->bindings; b; b = b->outer)
-		if (!strncmp(b->prefix, qname, n) && !b->prefix[n])
-			return b->uri;
-	return n == 0 ? "" : n == 3 && !memcmp(qname, "xml", 3) ? XML_NS : NULL;
+	return b ? b->uri : NULL;
 }
 
 /* In the qualified name [p, end) the part behind the colon; NULL when a colon
@@ -405,21 +413,17 @@ static const char *local_part(const char *p, const char *end)
 	return colon > p && skip_name(local, end) > local && !memchr(local, ':', (size_t)(end - local)) ? local : NULL;
 }
 
-/* What section 3 forbids: xmlns:p='', to declare xmlns, to bind xml to anything
- * else or anything else to the names of these two. */
-static int is_illegal(const struct binding *b)
+/* Section 3 forbids xmlns:p='', to declare xmlns, to bind xml to anything else or
+ * anything else to the names of these two. `p` is the > of the tag. */
+static int check_binding(struct xmlstream *xs, const struct binding *b, const char *p)
 {
-	return (*b->prefix && !*b->uri) || !strcmp(b->prefix, "xmlns") || !strcmp(b->uri, XMLNS_NS)
-	       || !strcmp(b->prefix, "xml") != !strcmp(b->uri, XML_NS);
-}
+	const struct binding *other = find_binding(b->outer, b->prefix, strlen(b->prefix));
 
-static int is_repeated(const struct binding *b)
-{
-	const struct binding *other;
-
-	for (other = b->outer; other && other->owner == b->owner; other = other->outer)
-		if (!strcmp(other->prefix, b->prefix))
-			return 1;
+	if ((*b->prefix && !*b->uri) || !strcmp(b->prefix, "xmlns") || !strcmp(b->uri, XMLNS_NS)
+	    || !strcmp(b->prefix, "xml") != !strcmp(b->uri, XML_NS))
+		return fail(xs, p, "bad-namespace-prefix", "illegal xmlns declaration in the tag ending");
+	if (other && other->owner == b->owner)
+		return malformed(xs, p, "repeated xmlns declaration in the tag ending");
 	return 0;
 }
 
@@ -464,21 +468,19 @@ static int resolve_names(struct xmlstream *xs, const char *p)
 	struct xml_elem *e = xs->elem;
 	const struct binding *b;
 	struct xml_attr *a;
+	int undeclared;
 
-	for (b = xs->bindings; b && b->owner == e; b = b->outer) {
-		if (is_illegal(b))
-			return fail(xs, p, "bad-namespace-prefix", "illegal xmlns declaration in the tag ending");
-		if (is_repeated(b))
-			return malformed(xs, p, "repeated xmlns declaration in the tag ending");
-	}
+	for (b = xs->bindings; b->owner == e; b = b->outer)
+		if (check_binding(xs, b, p))
+			return -1;
 	e->ns = lookup(xs, qname_of(e), e->name);
-	if (!e->ns)
-		return fail(xs, p, "bad-namespace-prefix", "undeclared prefix in the tag ending");
+	undeclared = !e->ns;
 	for (a = e->attrs; a; a = a->next) {
 		a->ns = a->ns == a->name ? "" : lookup(xs, a->ns, a->name);
-		if (!a->ns)
-			return fail(xs, p, "bad-namespace-prefix", "undeclared prefix in the tag ending");
+		undeclared |= !a->ns;
 	}
+	if (undeclared)
+		return fail(xs, p, "bad-namespace-prefix", "undeclared prefix in the tag ending");
 	return has_duplicates(e->attrs) ? malformed(xs, p, "repeated attribute in the tag ending") : 0;
 }
 
@@ -524,15 +526,14 @@ static int begin_element(struct xmlstream *xs, const char *p, const char *end)
 static int end_element(struct xmlstream *xs)
 {
 	struct xml_elem *e = xs->elem, *child = e->children, *next;
-	struct binding *b;
 	const char *text = xs->text.bytes + xs->text_start, *text_end = xs->text.bytes + xs->text.end;
 
 	if (text < text_end && !(e->text = keep(xs, 0, text, text_end)))
 		return -1;
 	xs->text.end = xs->text_start - sizeof xs->text_start;
 	memcpy(&xs->text_start, xs->text.bytes + xs->text.end, sizeof xs->text_start);
-	for (; (b = xs->bindings) && b->owner == e; xs->bindings = b->outer)
-		xs->bound--;
+	while (xs->bindings->owner == e)
+		xs->bindings = xs->bindings->outer;
 	for (e->children = NULL; child; child = next) {
 		next = child->next;
 		child->next = e->children;
@@ -609,9 +610,9 @@ static int add_binding(struct xmlstream *xs, const char *p, const char *prefix, 
 
 	if (!b)
 		return -1;
-	if (++xs->bound > MAX_BINDINGS)
+	*b = (struct binding){prefix, uri, xs->elem, xs->bindings, xs->bindings->count + 1};
+	if (b->count > MAX_BINDINGS)
 		return fail(xs, p, "policy-violation", "too many xmlns declarations");
-	*b = (struct binding){.prefix = prefix, .uri = uri, .owner = xs->elem, .outer = xs->bindings};
 	xs->bindings = b;
 	return 0;
 }
@@ -751,7 +752,7 @@ static int take_declaration(struct xmlstream *xs, const char *p, const char *end
 	version = next_value(&a, "version");
 	encoding = next_value(&a, "encoding");
 	standalone = next_value(&a, "standalone");
-	if (a || xs->bindings || !version || strncmp(version, "1.", 2) || !version[2]
+	if (a || xs->bindings->count > 0 || !version || strncmp(version, "1.", 2) || !version[2]
 	    || version[2 + strspn(version + 2, "0123456789")]
 	    || (standalone && strcmp(standalone, "yes") && strcmp(standalone, "no")))
 		return malformed(xs, p, "bad XML declaration");
@@ -966,6 +967,7 @@ void xmlstream_reset(struct xmlstream *xs)
 	abandon(xs);
 	memset(xs, 0, sizeof *xs);
 	xs->limit = xs->max_stanza = max_stanza;
+	xs->bindings = &predefined;
 }
 
 void xmlstream_free(struct xmlstream *xs)
