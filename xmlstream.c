@@ -521,11 +521,11 @@ static int begin_element(struct xmlstream *xs, const char *p, const char *end)
 	return 0;
 }
 
-/* The innermost element is complete. Its children were put in front of each
- * other; now they are turned round. */
+/* The innermost element is complete, and its parent's last child. Which one that
+ * is stands in the parent's `next` until the parent is complete itself. */
 static int end_element(struct xmlstream *xs)
 {
-	struct xml_elem *e = xs->elem, *child = e->children, *next;
+	struct xml_elem *e = xs->elem, *parent = e->parent;
 	const char *text = xs->text.bytes + xs->text_start, *text_end = xs->text.bytes + xs->text.end;
 
 	if (text < text_end && !(e->text = keep(xs, 0, text, text_end)))
@@ -534,24 +534,20 @@ static int end_element(struct xmlstream *xs)
 	memcpy(&xs->text_start, xs->text.bytes + xs->text.end, sizeof xs->text_start);
 	while (xs->bindings->owner == e)
 		xs->bindings = xs->bindings->outer;
-	for (e->children = NULL; child; child = next) {
-		next = child->next;
-		child->next = e->children;
-		e->children = child;
-	}
-	xs->elem = e->parent ? e->parent : xs->root;
-	if (e->parent) {
-		e->next = e->parent->children;
-		e->parent->children = e;
+	e->next = NULL;
+	xs->elem = parent ? parent : xs->root;
+	if (parent) {
+		*(parent->next ? &parent->next->next : &parent->children) = e;
+		parent->next = e;
 	}
 	if (--xs->depth == 1)
 		xs->event = XML_STANZA;
 	return 0;
 }
 
-/* The character that a reference means goes to *to, which moves on. p is
- * behind the &, end at the ; of it. */
-static int dereference(struct xmlstream *xs, const char *p, const char *end, char **to)
+/* What a reference means, 1 to 4 bytes, goes to `to`: how many. p is behind its &,
+ * end at its ;. */
+static int dereference(struct xmlstream *xs, const char *p, const char *end, char *to)
 {
 	static const char *const names[] = {"lt", "gt", "amp", "quot", "apos"};
 	size_t i, n = (size_t)(end - p);
@@ -560,16 +556,15 @@ static int dereference(struct xmlstream *xs, const char *p, const char *end, cha
 
 	if (n > 0 && *p == '#') {
 		i = strspn(digits, hex ? "0123456789abcdefABCDEF" : "0123456789");
-		len = digits + i < end ? 0 : encode(strtoul(digits, NULL, hex ? 16 : 10), *to);
-		*to += len;
-		return len ? 0 : malformed(xs, p, "reference to no legal character");
+		len = digits + i == end ? encode(strtoul(digits, NULL, hex ? 16 : 10), to) : 0;
+		return len ? len : malformed(xs, p, "reference to no legal character");
 	}
 	if (skip_name(p, end) < end || n == 0)
 		return malformed(xs, p, "bad reference");
 	for (i = 0; i < 5; i++)
 		if (strlen(names[i]) == n && !memcmp(names[i], p, n)) {
-			*(*to)++ = "<>&\"'"[i];
-			return 0;
+			*to = "<>&\"'"[i];
+			return 1;
 		}
 	return fail(xs, p, "restricted-xml", "unknown entity");
 }
@@ -580,23 +575,23 @@ static char *unescape(struct xmlstream *xs, const char *p, const char *end)
 {
 	char *value = allot(xs, (size_t)(end - p) + 1), *to = value;
 	const char *ref;
+	int n;
 
 	if (!value)
 		return NULL;
 	while (p < end) {
-		if (!is(*p, TAG))
-			*to++ = *p++;
-		else if (*p != '&') {
+		if (*p != '&') {
 			*to++ = is(*p, SPACE) ? ' ' : *p;
 			p += *p == '\r' && p[1] == '\n' ? 2 : 1;
-		} else {
-			ref = p + 1;
-			p = memchr(ref, ';', (size_t)(end - ref));
-			if (!p)
-				malformed(xs, ref, "bad reference");
-			if (!p || dereference(xs, ref, p++, &to))
-				return NULL;
+			continue;
 		}
+		ref = p + 1;
+		p = memchr(ref, ';', (size_t)(end - ref));
+		n = p ? dereference(xs, ref, p, to) : malformed(xs, ref, "bad reference");
+		if (n < 0)
+			return NULL;
+		to += n;
+		p++;
 	}
 	*to = '\0';
 	return value;
@@ -801,7 +796,8 @@ static long add_text(struct xmlstream *xs, const char *text, size_t n, long used
 static long take_reference(struct xmlstream *xs, const char *p, const char *end)
 {
 	const char *q = p + (xs->scanned ? xs->scanned : 1);
-	char c[4], *to = c;
+	char c[4];
+	int n;
 
 	while (q < end && (is(*q, NAME) || *q == '#' || (unsigned char)*q >= 0x80))
 		q++;
@@ -811,9 +807,8 @@ static long take_reference(struct xmlstream *xs, const char *p, const char *end)
 	}
 	if (*q != ';')
 		return malformed(xs, q, "bad reference");
-	if (dereference(xs, p + 1, q, &to))
-		return -1;
-	return add_text(xs, c, (size_t)(to - c), q + 1 - p);
+	n = dereference(xs, p + 1, q, c);
+	return n < 0 ? -1 : add_text(xs, c, (size_t)n, q + 1 - p);
 }
 
 /* Text: a run of characters that mean nothing else, or one that might; of CR and
