@@ -1009,10 +1009,10 @@ static void print_escaped(const char *s, const char *special, FILE *out)
 			putc(*s, out);
 }
 
-/* name='value', the value escaped so that no parser changes it. */
-static void print_attr(const char *prefix, const char *name, const char *value, FILE *out)
+/* ='value', escaped so that no parser changes it. */
+static void print_value(const char *value, FILE *out)
 {
-	fprintf(out, " %s%s='", prefix, name);
+	fputs("='", out);
 	print_escaped(value, "<>&'\r\n\t", out);
 	putc('\'', out);
 }
@@ -1023,62 +1023,56 @@ static const char *prefix_of(const char *ns)
 	return strcmp(ns, XML_NS) ? "" : "xml:";
 }
 
-/* The start tag without its >. The default namespace is declared where it
- * changes; an attribute in a namespace gets a prefix made up on the spot. */
-static void print_start(const struct xml_elem *e, const struct xml_elem *root, FILE *out)
+/* The start tag without its >, inside an element in that namespace. The default
+ * namespace is declared where it changes; an attribute in a namespace gets a prefix
+ * made up on the spot. */
+static void print_start(const struct xml_elem *e, const char *outer_ns, FILE *out)
 {
-	const struct xml_elem *outer = e;
 	const struct xml_attr *a;
-	char prefix[16];
 	int n = 0;
 
-	do
-		outer = outer == root ? NULL : outer->parent;
-	while (outer && *prefix_of(outer->ns));
 	fprintf(out, "<%s%s", prefix_of(e->ns), e->name);
-	if (!*prefix_of(e->ns) && strcmp(e->ns, outer ? outer->ns : ""))
-		print_attr("", "xmlns", e->ns, out);
+	if (!*prefix_of(e->ns) && strcmp(e->ns, outer_ns)) {
+		fputs(" xmlns", out);
+		print_value(e->ns, out);
+	}
 	for (a = e->attrs; a; a = a->next) {
-		if (!*a->ns || *prefix_of(a->ns)) {
-			print_attr(prefix_of(a->ns), a->name, a->value, out);
-			continue;
+		if (*a->ns && !*prefix_of(a->ns)) {
+			fprintf(out, " xmlns:n%d", ++n);
+			print_value(a->ns, out);
+			fprintf(out, " n%d:%s", n, a->name);
+		} else {
+			fprintf(out, " %s%s", prefix_of(a->ns), a->name);
 		}
-		snprintf(prefix, sizeof prefix, "n%d", ++n);
-		print_attr("xmlns:", prefix, a->ns, out);
-		snprintf(prefix, sizeof prefix, "n%d:", n);
-		print_attr(prefix, a->name, a->value, out);
+		print_value(a->value, out);
 	}
 }
 
-/* Walks the tree by its links: down to the first child, else on to the next,
- * else up. The end of each tag is printed when it is known what follows, behind
- * the line break: there that is part of the tag and not of the text. */
+/* Walks the tree by its links: down to the first child, else on to the next, else
+ * up. A tag's > is printed when it is known what follows, behind the line break:
+ * there that is part of the tag and not of the text. */
 void xml_print(const struct xml_elem *root, FILE *out)
 {
 	const struct xml_elem *e = root;
-	const char *end;
 	int depth = 0;
 
 	for (;;) {
-		print_start(e, root, out);
-		end = e->children || *e->text ? ">" : "/>";
+		print_start(e, e == root ? "" : e->parent->ns, out);
+		if (e->children)
+			fprintf(out, "\n%*s", 2 * ++depth, "");
+		putc('>', out);
+		print_escaped(e->text, "<>&\r", out);
 		if (e->children) {
-			fprintf(out, "\n%*s>", 2 * ++depth, "");
-			print_escaped(e->text, "<>&\r", out);
 			e = e->children;
 			continue;
 		}
-		if (*e->text) {
-			putc('>', out);
-			print_escaped(e->text, "<>&\r", out);
-			fprintf(out, "</%s%s", prefix_of(e->ns), e->name);
-		}
-		for (; e != root && !e->next; e = e->parent, end = ">")
-			fprintf(out, "\n%*s%s</%s%s", 2 * --depth, "", end, prefix_of(e->parent->ns), e->parent->name);
+		fprintf(out, "</%s%s", prefix_of(e->ns), e->name);
+		for (; e != root && !e->next; e = e->parent)
+			fprintf(out, "\n%*s></%s%s", 2 * --depth, "", prefix_of(e->parent->ns), e->parent->name);
 		if (e == root)
 			break;
-		fprintf(out, "\n%*s%s", 2 * depth, "", end);
+		fprintf(out, "\n%*s>", 2 * depth, "");
 		e = e->next;
 	}
-	fprintf(out, "%s\n", end);
+	fputs(">\n", out);
 }
