@@ -78,7 +78,6 @@ struct xmlstream {
 	char quote;             /* and the quote that is open there, or 0 */
 	char plain;             /* in the tag is nothing that unescape() would change */
 	char in_cdata;          /* text goes on until ]]> */
-	char empty_root;        /* <stream/>: XML_OPEN is out, XML_CLOSE is to come */
 
 	struct block *pool, *header; /* of the stanza under way, of the stream header */
 	char *top, *roof;       /* [top, roof) is free in the newest block */
@@ -95,18 +94,14 @@ struct xmlstream {
 	char error[120];
 };
 
-/* Where in the stream p is, a pointer into the leftover. */
-static uint64_t position(const struct xmlstream *xs, const char *p)
-{
-	return xs->offset + (uint64_t)(p - (xs->in.bytes + xs->in.start));
-}
-
-/* Every error ends up here; `p` is where it was noticed. */
+/* Every error ends up here; `p` is where in the leftover it was noticed. */
 static int fail(struct xmlstream *xs, const char *p, const char *condition, const char *what)
 {
+	unsigned long long at = xs->offset + (uint64_t)(p - xs->in.bytes) - xs->in.start;
+
 	xs->event = XML_ERROR;
 	xs->condition = condition;
-	snprintf(xs->error, sizeof xs->error, "%s at byte %llu", what, (unsigned long long)position(xs, p));
+	snprintf(xs->error, sizeof xs->error, "%s at byte %llu", what, at);
 	return -1;
 }
 
@@ -702,7 +697,10 @@ static int take_start_tag(struct xmlstream *xs, const char *p, const char *end)
 	if (xs->depth > 1)
 		return empty ? end_element(xs) : 0;
 	xs->root = xs->elem;
-	xs->empty_root = (char)empty;
+	xs->header = xs->pool;
+	xs->header->users++; /* the caller and the parser */
+	xs->text_start = xs->text.end = 0; /* the root has no text */
+	xs->depth = !empty;
 	xs->event = XML_OPEN;
 	return 0;
 }
@@ -778,7 +776,7 @@ static long take_markup(struct xmlstream *xs, const char *p, const char *end)
 		return fail(xs, p, "restricted-xml", p[2] == '-' ? "comment" : "document type declaration");
 	if (p[1] == '!')
 		return malformed(xs, p, "unknown markup");
-	if (position(xs, p) > 0 || memcmp(p, "<?xml", n < 5 ? n : 5) || (n > 5 && !is(p[5], SPACE)))
+	if (xs->offset > 0 || memcmp(p, "<?xml", n < 5 ? n : 5) || (n > 5 && !is(p[5], SPACE)))
 		return fail(xs, p, "restricted-xml", "processing instruction");
 	length = measure_tag(xs, p, end);
 	return length > 0 && take_declaration(xs, p + 2, p + length - 2) ? -1 : length;
@@ -900,20 +898,12 @@ enum xml_event xmlstream_next(struct xmlstream *xs, struct xml_elem **out)
 	const char *bad;
 
 	*out = NULL;
-	if (xs->condition)
+	if (xs->event == XML_ERROR)
 		return XML_ERROR;
-	if (xs->empty_root) {
-		xs->empty_root = 0;
-		xs->depth = 0;
-		return XML_CLOSE;
-	}
+	if (xs->event == XML_OPEN && xs->depth == 0) /* <stream/> */
+		return xs->event = XML_CLOSE;
 	xs->event = XML_MORE;
 	take_tokens(xs);
-	if (xs->event == XML_OPEN) {
-		xs->header = xs->pool;
-		xs->header->users++;
-		xs->text_start = xs->text.end = 0; /* the root has no text */
-	}
 	if (xs->event == XML_OPEN || xs->event == XML_STANZA) {
 		*out = (struct xml_elem *)(void *)(xs->pool + 1);
 		xs->pool = NULL;
