@@ -83,7 +83,9 @@ struct xmlstream {
 	char *top, *roof;       /* [top, roof) is free in the newest block */
 	size_t block_size;
 	struct xml_elem *elem;  /* the innermost open element */
-	struct xml_elem *root;  /* the stream header */
+	struct xml_elem *tree;  /* the outermost one, of what is under way */
+	struct xml_elem **elem_slot; /* where the next element is linked in */
+	struct xml_attr **attr_slot; /* where the next attribute is */
 	size_t depth;           /* how many elements are open, the root included */
 	const struct binding *bindings; /* all in scope, the last one declared first */
 	struct buffer text;     /* of the open elements, see begin_element() */
@@ -491,8 +493,7 @@ static int resolve_names(struct xmlstream *xs, const char *p)
  *                                  ^ text_start */
 
 /* An element begins whose name is [p, end). Its qualified name, which the end
- * tag must repeat, stands right behind it. A stanza has no parent: it is the
- * root of a tree of its own. */
+ * tag must repeat, stands right behind it. */
 static int begin_element(struct xmlstream *xs, const char *p, const char *end)
 {
 	const char *local = local_part(p, end);
@@ -507,8 +508,10 @@ static int begin_element(struct xmlstream *xs, const char *p, const char *end)
 	e = keep(xs, sizeof *e, p, end);
 	if (!e)
 		return -1;
-	*e = (struct xml_elem){.name = qname_of(e) + (local - p), .ns = "", .text = "", .parent = xs->depth > 1 ? xs->elem : NULL};
-	xs->elem = e;
+	*e = (struct xml_elem){.name = qname_of(e) + (local - p), .ns = "", .text = "", .parent = xs->elem};
+	xs->elem = *xs->elem_slot = e;
+	xs->elem_slot = &e->children;
+	xs->attr_slot = &e->attrs;
 	xs->depth++;
 	if (buffer_append(&xs->text, &xs->text_start, sizeof xs->text_start))
 		return no_memory(xs);
@@ -516,11 +519,11 @@ static int begin_element(struct xmlstream *xs, const char *p, const char *end)
 	return 0;
 }
 
-/* The innermost element is complete, and its parent's last child. Which one that
- * is stands in the parent's `next` until the parent is complete itself. */
+/* The innermost element is complete, and the next one is no child of it. A stanza
+ * becomes the root of a tree of its own. */
 static int end_element(struct xmlstream *xs)
 {
-	struct xml_elem *e = xs->elem, *parent = e->parent;
+	struct xml_elem *e = xs->elem;
 	const char *text = xs->text.bytes + xs->text_start, *text_end = xs->text.bytes + xs->text.end;
 
 	if (text < text_end && !(e->text = keep(xs, 0, text, text_end)))
@@ -529,14 +532,12 @@ static int end_element(struct xmlstream *xs)
 	memcpy(&xs->text_start, xs->text.bytes + xs->text.end, sizeof xs->text_start);
 	while (xs->bindings->owner == e)
 		xs->bindings = xs->bindings->outer;
-	e->next = NULL;
-	xs->elem = parent ? parent : xs->root;
-	if (parent) {
-		*(parent->next ? &parent->next->next : &parent->children) = e;
-		parent->next = e;
-	}
-	if (--xs->depth == 1)
-		xs->event = XML_STANZA;
+	xs->elem = e->parent;
+	xs->elem_slot = &e->next;
+	if (--xs->depth > 1)
+		return 0;
+	e->parent = NULL;
+	xs->event = XML_STANZA;
 	return 0;
 }
 
@@ -610,8 +611,7 @@ static int add_binding(struct xmlstream *xs, const char *p, const char *prefix, 
 /* An attribute, or xmlns='uri' or xmlns:prefix='uri', which is a binding. Its
  * name is [p, end), the local part of that begins at `local`. Its `ns` holds the
  * qualified name until resolve_names(). */
-static int add_attr(struct xmlstream *xs, const char *p, const char *local, const char *end, const char *value,
-                    struct xml_attr ***tail)
+static int add_attr(struct xmlstream *xs, const char *p, const char *local, const char *end, const char *value)
 {
 	size_t n = (size_t)(end - p);
 	const char *prefix;
@@ -627,8 +627,8 @@ static int add_attr(struct xmlstream *xs, const char *p, const char *local, cons
 		return -1;
 	qname = (const char *)(a + 1);
 	*a = (struct xml_attr){.name = qname + (local - p), .ns = qname, .value = value};
-	**tail = a;
-	*tail = &a->next;
+	*xs->attr_slot = a;
+	xs->attr_slot = &a->next;
 	return 0;
 }
 
@@ -660,7 +660,6 @@ static long measure_tag(struct xmlstream *xs, const char *p, const char *end)
  * white space before it. Quotes are closed: measure_tag() has seen to it. */
 static int take_attrs(struct xmlstream *xs, const char *p, const char *end)
 {
-	struct xml_attr **tail = &xs->elem->attrs;
 	const char *name, *name_end, *equals, *quote, *value, *local;
 	size_t n;
 
@@ -680,7 +679,7 @@ static int take_attrs(struct xmlstream *xs, const char *p, const char *end)
 		local = local_part(name, name_end);
 		if (value && !local)
 			return malformed(xs, name, "misplaced colon");
-		if (!value || add_attr(xs, name, local, name_end, value, &tail))
+		if (!value || add_attr(xs, name, local, name_end, value))
 			return -1;
 	}
 	return 0;
@@ -696,7 +695,6 @@ static int take_start_tag(struct xmlstream *xs, const char *p, const char *end)
 		return -1;
 	if (xs->depth > 1)
 		return empty ? end_element(xs) : 0;
-	xs->root = xs->elem;
 	xs->header = xs->pool;
 	xs->header->users++; /* the caller and the parser */
 	xs->text_start = xs->text.end = 0; /* the root has no text */
@@ -722,7 +720,7 @@ static int take_end_tag(struct xmlstream *xs, const char *p, const char *end)
 
 /* The value of the next attribute, if it has that name, and on to the next. The
  * name is the qualified one, in `ns`: this is before resolve_names(). */
-static const char *next_value(const struct xml_attr **a, const char *name)
+static const char *next_value(struct xml_attr **a, const char *name)
 {
 	const char *value = *a && !strcmp((*a)->ns, name) ? (*a)->value : NULL;
 
@@ -736,12 +734,12 @@ static const char *next_value(const struct xml_attr **a, const char *name)
  * second ?. */
 static int take_declaration(struct xmlstream *xs, const char *p, const char *end)
 {
-	const struct xml_attr *a;
+	struct xml_attr *a = NULL;
 	const char *version, *encoding, *standalone;
 
-	if (*end != '?' || memchr(p, '&', (size_t)(end - p)) || begin_element(xs, p, p + 3) || take_attrs(xs, p + 3, end))
+	xs->attr_slot = &a;
+	if (*end != '?' || memchr(p, '&', (size_t)(end - p)) || take_attrs(xs, p + 3, end))
 		return xs->event == XML_ERROR ? -1 : malformed(xs, end, "bad XML declaration");
-	a = xs->elem->attrs;
 	version = next_value(&a, "version");
 	encoding = next_value(&a, "encoding");
 	standalone = next_value(&a, "standalone");
@@ -753,7 +751,6 @@ static int take_declaration(struct xmlstream *xs, const char *p, const char *end
 		return fail(xs, p, "unsupported-encoding", "encoding other than UTF-8 declared");
 	release_pool(xs->pool);
 	xs->pool = NULL;
-	xs->depth = xs->text.end = xs->text_start = 0;
 	return 0;
 }
 
@@ -843,7 +840,7 @@ static long take_token(struct xmlstream *xs, const char *p, const char *end)
 		return take_text(xs, p, end);
 	if (is(*p, SPACE))
 		return skip_space(p, end) - p;
-	if (xs->depth == 0 && xs->root)
+	if (xs->depth == 0 && xs->header)
 		return malformed(xs, p, "more after the end of the stream");
 	if (*p != '<')
 		return fail(xs, p, xs->depth ? "bad-format" : "not-well-formed", "text outside of a stanza");
@@ -868,7 +865,7 @@ static void take_tokens(struct xmlstream *xs)
 
 	while (xs->event == XML_MORE && n > 0 && xs->whole > 0) {
 		p = xs->in.bytes + xs->in.start;
-		if (xs->root && xs->depth < 2)
+		if (xs->header && xs->depth < 2)
 			xs->limit = xs->offset + xs->max_stanza;
 		left = xs->limit - xs->offset < xs->whole ? (size_t)(xs->limit - xs->offset) : xs->whole;
 		n = left ? take_token(xs, p, p + left) : 0;
@@ -905,8 +902,9 @@ enum xml_event xmlstream_next(struct xmlstream *xs, struct xml_elem **out)
 	xs->event = XML_MORE;
 	take_tokens(xs);
 	if (xs->event == XML_OPEN || xs->event == XML_STANZA) {
-		*out = (struct xml_elem *)(void *)(xs->pool + 1);
+		*out = xs->tree;
 		xs->pool = NULL;
+		xs->elem_slot = &xs->tree;
 		buffer_consume(&xs->text, 0); /* empty by now: frees it if it had grown large */
 	}
 	if (xs->event == XML_MORE && xs->in.end - xs->in.start > xs->whole) {
@@ -947,12 +945,9 @@ struct xmlstream *xmlstream_new(size_t max_stanza)
 
 void xmlstream_reset(struct xmlstream *xs)
 {
-	size_t max_stanza = xs->max_stanza;
-
 	abandon(xs);
-	memset(xs, 0, sizeof *xs);
-	xs->limit = xs->max_stanza = max_stanza;
-	xs->bindings = &predefined;
+	*xs = (struct xmlstream){.max_stanza = xs->max_stanza, .limit = xs->max_stanza, .bindings = &predefined};
+	xs->elem_slot = &xs->tree;
 }
 
 void xmlstream_free(struct xmlstream *xs)
