@@ -129,20 +129,16 @@ int buffer_reserve(struct buffer *b, size_t n)
 		return -1;
 	if (n <= b->size - b->end)
 		return 0;
-	if (used > 0)
-		memmove(b->bytes, b->bytes + b->start, used);
-	b->start = 0;
-	b->end = used;
 	while (size < 2 * used + n) /* so that what was moved now is not moved again soon */
 		size *= 2;
-	if (size == b->size)
-		return 0;
-	bytes = realloc(b->bytes, size);
+	bytes = malloc(size);
 	b->failed = !bytes;
 	if (!bytes)
 		return -1;
-	b->bytes = bytes;
-	b->size = size;
+	if (used > 0)
+		memcpy(bytes, b->bytes + b->start, used);
+	free(b->bytes);
+	*b = (struct buffer){.bytes = bytes, .end = used, .size = size};
 	return 0;
 }
 
@@ -545,7 +541,7 @@ static int end_element(struct xmlstream *xs)
  * end at its ;. */
 static int dereference(struct xmlstream *xs, const char *p, const char *end, char *to)
 {
-	static const char *const names[] = {"lt", "gt", "amp", "quot", "apos"};
+	static const char *const entities[] = {"<lt;", ">gt;", "&amp;", "\"quot;", "'apos;"};
 	size_t i, n = (size_t)(end - p);
 	int hex = n > 1 && p[1] == 'x', len;
 	const char *digits = p + 1 + hex;
@@ -558,8 +554,8 @@ static int dereference(struct xmlstream *xs, const char *p, const char *end, cha
 	if (skip_name(p, end) < end || n == 0)
 		return malformed(xs, p, "bad reference");
 	for (i = 0; i < 5; i++)
-		if (strlen(names[i]) == n && !memcmp(names[i], p, n)) {
-			*to = "<>&\"'"[i];
+		if (!strncmp(entities[i] + 1, p, n + 1)) {
+			*to = *entities[i];
 			return 1;
 		}
 	return fail(xs, p, "restricted-xml", "unknown entity");
@@ -593,15 +589,15 @@ static char *unescape(struct xmlstream *xs, const char *p, const char *end)
 	return value;
 }
 
-/* At p. Every name is looked up among all bindings in scope, so many of them
- * would make a hostile stanza slow. */
-static int add_binding(struct xmlstream *xs, const char *p, const char *prefix, const char *uri)
+/* At p, its prefix is [prefix, end). Every name is looked up among all bindings in
+ * scope, so many of them would make a hostile stanza slow. */
+static int add_binding(struct xmlstream *xs, const char *p, const char *prefix, const char *end, const char *uri)
 {
-	struct binding *b = allot(xs, sizeof *b);
+	struct binding *b = keep(xs, sizeof *b, prefix, end);
 
 	if (!b)
 		return -1;
-	*b = (struct binding){prefix, uri, xs->elem, xs->bindings, xs->bindings->count + 1};
+	*b = (struct binding){(const char *)(b + 1), uri, xs->elem, xs->bindings, xs->bindings->count + 1};
 	if (b->count > MAX_BINDINGS)
 		return fail(xs, p, "policy-violation", "too many xmlns declarations");
 	xs->bindings = b;
@@ -614,14 +610,11 @@ static int add_binding(struct xmlstream *xs, const char *p, const char *prefix, 
 static int add_attr(struct xmlstream *xs, const char *p, const char *local, const char *end, const char *value)
 {
 	size_t n = (size_t)(end - p);
-	const char *prefix;
 	const char *qname;
 	struct xml_attr *a;
 
-	if (n >= 5 && !memcmp(p, "xmlns", 5) && (n == 5 || p[5] == ':')) {
-		prefix = n > 5 ? keep(xs, 0, local, end) : "";
-		return prefix ? add_binding(xs, p, prefix, value) : -1;
-	}
+	if (n >= 5 && !memcmp(p, "xmlns", 5) && (n == 5 || p[5] == ':'))
+		return add_binding(xs, p, n == 5 ? end : local, end, value);
 	a = keep(xs, sizeof *a, p, end);
 	if (!a)
 		return -1;
@@ -861,9 +854,9 @@ static void take_tokens(struct xmlstream *xs)
 {
 	const char *p;
 	size_t left;
-	long n = 1;
+	long n;
 
-	while (xs->event == XML_MORE && n > 0 && xs->whole > 0) {
+	while (xs->event == XML_MORE && xs->whole > 0) {
 		p = xs->in.bytes + xs->in.start;
 		if (xs->header && xs->depth < 2)
 			xs->limit = xs->offset + xs->max_stanza;
@@ -871,12 +864,12 @@ static void take_tokens(struct xmlstream *xs)
 		n = left ? take_token(xs, p, p + left) : 0;
 		if (n == 0 && left < xs->whole)
 			fail(xs, p + left, "policy-violation", "stanza too long");
-		if (n > 0) {
-			xs->scanned = 0;
-			xs->offset += (uint64_t)n;
-			xs->whole -= (size_t)n;
-			buffer_consume(&xs->in, (size_t)n);
-		}
+		if (n <= 0)
+			return;
+		xs->scanned = 0;
+		xs->offset += (uint64_t)n;
+		xs->whole -= (size_t)n;
+		buffer_consume(&xs->in, (size_t)n);
 	}
 }
 
