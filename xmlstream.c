@@ -227,13 +227,14 @@ int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n)
 /* What an ASCII character can be: NAME in a name, START at the beginning of one,
  * TEXT if it may mean more than itself in text, TAG if so in a tag. Those beyond
  * ASCII mean themselves; whether a name may hold them, foreign_name() knows. */
-enum { SPACE = 1, NAME = 2, START = 4, TEXT = 8, TAG = 16, N = NAME, L = NAME | START };
+enum { SPACE = 1, NAME = 2, START = 4, TEXT = 8, TAG = 16, DIGIT = 32, HEX = 64 };
+enum { D = NAME | DIGIT | HEX, L = NAME | START, X = L | HEX };
 static const unsigned char kind[256] = {
 	['\t'] = SPACE | TAG, ['\n'] = SPACE | TAG, ['\r'] = SPACE | TAG | TEXT, [' '] = SPACE,
 	['<'] = TAG | TEXT, ['&'] = TAG | TEXT, ['>'] = TAG, ['"'] = TAG, ['\''] = TAG, [']'] = TEXT,
-	['0'] = N, N, N, N, N, N, N, N, N, N, ['-'] = N, ['.'] = N, [':'] = L, ['_'] = L,
-	['A'] = L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L,
-	['a'] = L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L
+	['0'] = D, D, D, D, D, D, D, D, D, D, ['-'] = NAME, ['.'] = NAME, [':'] = L, ['_'] = L,
+	['A'] = X, X, X, X, X, X, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L,
+	['a'] = X, X, X, X, X, X, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L
 };
 
 static int is(char c, int what)
@@ -410,13 +411,14 @@ static const char *local_part(const char *p, const char *end)
  * anything else to the names of these two. `p` is the > of the tag. */
 static int check_binding(struct xmlstream *xs, const struct binding *b, const char *p)
 {
-	const struct binding *other = find_binding(b->outer, b->prefix, strlen(b->prefix));
+	const struct binding *other;
 
 	if ((*b->prefix && !*b->uri) || !strcmp(b->prefix, "xmlns") || !strcmp(b->uri, XMLNS_NS)
 	    || !strcmp(b->prefix, "xml") != !strcmp(b->uri, XML_NS))
 		return fail(xs, p, "bad-namespace-prefix", "illegal xmlns declaration in the tag ending");
-	if (other && other->owner == b->owner)
-		return malformed(xs, p, "repeated xmlns declaration in the tag ending");
+	for (other = b->outer; other->owner == b->owner; other = other->outer)
+		if (!strcmp(other->prefix, b->prefix))
+			return malformed(xs, p, "repeated xmlns declaration in the tag ending");
 	return 0;
 }
 
@@ -544,11 +546,11 @@ static int dereference(struct xmlstream *xs, const char *p, const char *end, cha
 	static const char *const entities[] = {"<lt;", ">gt;", "&amp;", "\"quot;", "'apos;"};
 	size_t i, n = (size_t)(end - p);
 	int hex = n > 1 && p[1] == 'x', len;
-	const char *digits = p + 1 + hex;
 
 	if (n > 0 && *p == '#') {
-		i = strspn(digits, hex ? "0123456789abcdefABCDEF" : "0123456789");
-		len = digits + i == end ? encode(strtoul(digits, NULL, hex ? 16 : 10), to) : 0;
+		for (i = 1u + (unsigned)hex; i < n && is(p[i], hex ? HEX : DIGIT); i++)
+			;
+		len = i < n ? 0 : encode(strtoul(p + 1 + hex, NULL, hex ? 16 : 10), to);
 		return len ? len : malformed(xs, p, "reference to no legal character");
 	}
 	if (skip_name(p, end) < end || n == 0)
