@@ -79,11 +79,11 @@ struct xmlstream {
 	char plain;             /* in the tag is nothing that unescape() would change */
 	char in_cdata;          /* text goes on until ]]> */
 
-	struct block *pool, *header; /* of the stanza under way, of the stream header */
+	struct block *pool, *header; /* of the stanza under way; of the stream header, once that is complete */
 	char *top, *roof;       /* [top, roof) is free in the newest block */
 	size_t block_size;
 	struct xml_elem *elem;  /* the innermost open element */
-	struct xml_elem *tree;  /* the outermost one, of what is under way */
+	struct xml_elem *tree;  /* the root of the tree under way */
 	struct xml_elem **elem_slot; /* where the next element is linked in */
 	struct xml_attr **attr_slot; /* where the next attribute is */
 	size_t depth;           /* how many elements are open, the root included */
@@ -518,7 +518,7 @@ static int begin_element(struct xmlstream *xs, const char *p, const char *end)
 }
 
 /* The innermost element is complete, and the next one is no child of it. A stanza
- * becomes the root of a tree of its own. */
+ * was a child of the stream header, and becomes the root of a tree of its own. */
 static int end_element(struct xmlstream *xs)
 {
 	struct xml_elem *e = xs->elem;
