@@ -46,7 +46,7 @@ struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const cha
 
 /* Prints the tree, indented and escaped. Line breaks stand inside the tags,
  * where XML allows them without making text: what prints parses back to the
- * same tree (if it has no more than 500 attributes in namespaces on one tag). */
+ * same tree (if no tag has more than 100 attributes in namespaces). */
 void xml_print(const struct xml_elem *e, FILE *out);
 
 /* Frees a whole tree; `root` is one that xmlstream_next() gave, or NULL. All
