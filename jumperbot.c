@@ -9,23 +9,24 @@
  *
  * So a bot is a place and a timer: on_wake says what to do next, depending on
  * where it is. A thousand bots share a process; for more of them there are more
- * processes; then the first one runs no bots, and only adds up what the others
- * tell it through pipes. The parts:
+ * processes. The first one runs no bots: it starts the others, and adds up what
+ * they count, in memory that all of them share. The parts:
  *
  *     the counts   what is measured
  *     the bot      a handler for each thing that may happen to it
  *     the crowd    a thousand bots, one loop
  *     the monitor  what people see of it
- *     main         options, and one process or several */
+ *     the watch    the first process, and its children
+ *     main         options */
 #define _POSIX_C_SOURCE 200809L
 #include "xmpp.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/wait.h>
@@ -42,7 +43,7 @@ enum {
 	RETRY = 2000,           /* ms at most until we try another room */
 	MAX_SLOW = 60000,       /* ms more between phrases, where the server wants us to slow down */
 	MAX_NICKS = 10,         /* that may be taken, before we try another room */
-	TICK = 1000000,         /* us from one report to the next */
+	TICK = 1000000,         /* us from one look at the clock to the next */
 	MAX_LAG = 50,           /* ms: later than that, and the figures are ours, not the server's */
 	SPARE = 24,             /* descriptors of a process that are not for bots */
 	JID_SIZE = 1100         /* bytes of the address of a room */
@@ -79,20 +80,17 @@ static const char *const mishap_names[] = {
 
 enum { TIMES = 96 };
 
-/* What a process counts, and what it writes to its pipe each second. A write
- * of up to 512 bytes (_POSIX_PIPE_BUF) happens as a whole, or not at all. */
+/* What a process counts. Others only read it. */
 struct counts {
 	uint64_t sent, received; /* phrases said; phrases that were heard, whoever said them */
 	uint32_t heard;          /* own phrases that came back */
 	uint32_t running, logged_in, in_room; /* bots, now */
 	uint32_t entered, entered_after; /* bots that have been in a room; ms until the last one was */
-	uint32_t lag;            /* ms: how late the loop was, at worst, since the last report */
+	uint32_t lag, worst_lag; /* ms: how late the loop was, at worst, in the last second; and ever */
 	uint32_t longest;        /* us: the longest round trip */
 	uint32_t mishaps[MISHAPS];
 	uint32_t times[TIMES];   /* round trips, by length: four classes for each doubling of 1 us */
 };
-
-typedef char counts_fit_a_pipe[sizeof(struct counts) <= _POSIX_PIPE_BUF ? 1 : -1];
 
 static int64_t now_us(void)
 {
@@ -162,23 +160,23 @@ struct crowd {
 	int bots, first, rooms, rate, faster, seconds, listen, monitor;
 	uint32_t seed;
 	int64_t start;          /* us */
+	pid_t watcher;          /* the first process */
 	struct counts *counts;  /* of this process */
 	int64_t awaited;        /* phrases that were said here, and have not come back */
+	uint32_t lag;           /* ms: how late the loop was, at worst, in this second */
 	char ending;            /* nobody says or does any more */
-	struct share *shares;
+	struct share *shares;   /* in memory that all processes see */
 	int share_count;
+	int failed;             /* one of the processes */
 	struct counts shown;    /* the sum of all, when it was shown last */
 	int64_t shown_at;       /* us */
-	uint32_t worst_lag;     /* ms */
 };
 
-/* Bots that share a process of their own, or all of them in this one. */
+/* Bots that share a process. */
 struct share {
-	struct counts counts;   /* as last reported, where it is another process */
+	struct counts counts;   /* only that process writes them, while it lives */
 	int from, n;            /* the first bot, and how many */
-	pid_t pid;
-	int fd;                 /* this process' end of the pipe; -1: there is none (any more) */
-	int failed;             /* it could not go on, and has said why */
+	pid_t pid;              /* 0: it does not run, or no more */
 };
 
 /* 0 to n - 1 (Marsaglia's xorshift). */
@@ -194,6 +192,12 @@ static void wake_after(struct bot *b, long ms)
 {
 	b->due = now_us() + (int64_t)ms * 1000;
 	xmpp_wake_after(b->x, ms);
+}
+
+static void note_lag(struct crowd *c, int64_t us)
+{
+	raise_to(&c->lag, us / 1000);
+	raise_to(&c->counts->worst_lag, us / 1000);
 }
 
 /* Until the next phrase, with so many ms more. With -i 0 it is the answer that
@@ -297,7 +301,7 @@ static void on_wake(struct xmpp *x)
 {
 	struct bot *b = x->data;
 
-	raise_to(&b->crowd->counts->lag, (now_us() - b->due) / 1000);
+	note_lag(b->crowd, now_us() - b->due);
 	if (b->crowd->ending)
 		return;
 	if (b->place == INSIDE) {
@@ -520,13 +524,14 @@ static void on_close(struct xmpp *x, const char *reason)
 
 /* --------------------------------------------------------------- The crowd */
 
-/* Set by signals. */
+/* Set by SIGINT and SIGTERM. */
 static volatile sig_atomic_t interrupted;
 
-static void stop(int signal)
+/* SIGCHLD only ends a wait. */
+static void on_signal(int signal)
 {
-	(void)signal;
-	interrupted = 1;
+	if (signal != SIGCHLD)
+		interrupted = 1;
 }
 
 /* The logins are spread over time: a storm of them would measure nothing but
@@ -556,135 +561,62 @@ static struct xmpp *make_bot(struct crowd *c, struct bot *b, int i)
 	return b->x;
 }
 
-static void show(struct crowd *c);
-
-/* Tells what was counted so far. A pipe that is full, because the parent sleeps,
- * takes nothing; the next report says it all. */
-static void report(struct crowd *c, struct share *s)
+/* Each second. Who has lost the first process ends, too: nobody watches. */
+static void tick(struct crowd *c, int64_t late)
 {
-	if (s->fd < 0)
-		show(c);
-	else if (write(s->fd, &s->counts, sizeof s->counts) < 0)
-		return;
-	s->counts.lag = 0;
+	note_lag(c, late);
+	c->counts->lag = c->lag;
+	c->lag = 0;
+	if (getppid() != c->watcher)
+		interrupted = 1;
 }
 
 /* Turns the loop until all is over: on a signal, or at the end of -d, the bots
  * fall silent, and log out when their last phrases have come back. That may take
  * a while, if the others log out first and keep the server busy. A second signal:
  * they log out at once. */
-static long turn_until_end(struct crowd *c, struct share *s, struct xmpp **conns)
+static long turn_until_end(struct crowd *c, struct xmpp **conns, int n)
 {
-	int64_t next = c->start + TICK, end = c->seconds ? c->start + (int64_t)c->seconds * 1000000 : INT64_MAX, now;
+	int64_t now, next = c->start + TICK, end = c->seconds ? c->start + (int64_t)c->seconds * TICK : INT64_MAX;
 	long alive;
 
 	do {
 		now = now_us();
-		if (c->ending && (c->awaited == 0 || interrupted || now >= end)) {
-			xmpp_stop();
-			end = INT64_MAX;
-		} else if (!c->ending && (interrupted || now >= end)) {
-			c->ending = 1;
-			interrupted = 0;
-			end = c->awaited ? now + (int64_t)GRACE * 1000 : now;
-		}
 		if (now >= next) {
-			raise_to(&s->counts.lag, (now - next) / 1000);
-			report(c, s);
+			tick(c, now - next);
 			next = now + TICK;
 		}
-		alive = xmpp_turn(conns, (size_t)s->n, (long)((next < end ? next : end) - now) / 1000 + 1);
+		if (!c->ending && (interrupted || now >= end)) {
+			c->ending = 1;
+			interrupted = 0;
+			end = now + (int64_t)GRACE * 1000;
+		}
+		if (c->ending && (c->awaited == 0 || interrupted || now >= end))
+			xmpp_stop();
+		alive = xmpp_turn(conns, (size_t)n, (long)(next - now) / 1000 + 1);
 	} while (alive > 0);
 	return alive;
 }
 
-/* Runs a share, in this process. Returns the exit status. */
+/* All that a process does for its share. Returns its exit status. */
 static int run_share(struct crowd *c, struct share *s)
 {
 	struct bot *bots = calloc((size_t)s->n, sizeof *bots);
 	struct xmpp **conns = calloc((size_t)s->n, sizeof *conns);
 	int i, failed = !bots || !conns;
 
+	signal(SIGINT, SIG_IGN); /* Ctrl-C goes to all processes, and the first one passes it on as SIGTERM */
 	c->counts = &s->counts;
 	for (i = 0; i < s->n && !failed; i++)
 		failed = !(conns[i] = make_bot(c, bots + i, s->from + i));
-	failed = failed || turn_until_end(c, s, conns) < 0;
+	failed = failed || turn_until_end(c, conns, s->n) < 0;
 	if (failed)
 		perror("jumperbot");
 	for (i = 0; conns && i < s->n; i++)
 		xmpp_free(conns[i]);
 	free(conns);
 	free(bots);
-	if (s->fd >= 0) { /* the last report must arrive: wait until it can */
-		failed = fcntl(s->fd, F_SETFL, 0) || failed;
-		report(c, s);
-	}
 	return failed;
-}
-
-/* Starts a process for a share. Returns 0 there, and 1 here; -1 on failure. */
-static int fork_share(struct crowd *c, struct share *s)
-{
-	struct sigaction ignore = {.sa_handler = SIG_IGN};
-	int fds[2], i;
-
-	if (pipe(fds))
-		return -1;
-	s->pid = fcntl(fds[1], F_SETFD, FD_CLOEXEC) || fcntl(fds[1], F_SETFL, O_NONBLOCK) ? -1 : fork();
-	if (s->pid == 0) {
-		sigaction(SIGINT, &ignore, NULL); /* Ctrl-C goes to all, and the parent passes it on as SIGTERM */
-		for (i = 0; c->shares + i < s; i++)
-			close(c->shares[i].fd); /* what is said there is not for us */
-		close(fds[0]);
-		s->fd = fds[1];
-		return 0;
-	}
-	close(fds[1]);
-	if (s->pid < 0)
-		close(fds[0]);
-	else
-		s->fd = fds[0];
-	return s->pid < 0 ? -1 : 1;
-}
-
-/* As many bots as descriptors allow: select() watches those below FD_SETSIZE.
- * A connection is one descriptor; through a tunnel, it is two. */
-static long bots_per_process(const struct crowd *c)
-{
-	struct rlimit l;
-
-	if (getrlimit(RLIMIT_NOFILE, &l))
-		return -1;
-	if (l.rlim_cur < FD_SETSIZE) {
-		l.rlim_cur = l.rlim_max < FD_SETSIZE ? l.rlim_max : FD_SETSIZE;
-		if (setrlimit(RLIMIT_NOFILE, &l) || getrlimit(RLIMIT_NOFILE, &l))
-			return -1;
-	}
-	return ((l.rlim_cur < FD_SETSIZE ? (long)l.rlim_cur : FD_SETSIZE) - SPARE) / (c->options.tunnel ? 2 : 1);
-}
-
-/* Gives each process its share; 0, or -1. */
-static int divide(struct crowd *c)
-{
-	long most = bots_per_process(c);
-	int i;
-
-	c->share_count = most > 0 ? (int)((c->bots + most - 1) / most) : INT_MAX;
-	if (c->share_count > most) {
-		fprintf(stderr, "jumperbot: the limit of open files (ulimit -Hn) is too low for %d bots\n", c->bots);
-		return -1;
-	}
-	c->shares = calloc((size_t)c->share_count, sizeof *c->shares);
-	if (!c->shares) {
-		perror("jumperbot");
-		return -1;
-	}
-	for (i = 0; i < c->share_count; i++) {
-		c->shares[i].fd = -1;
-		c->shares[i].from = (int)((int64_t)c->bots * i / c->share_count);
-		c->shares[i].n = (int)((int64_t)c->bots * (i + 1) / c->share_count) - c->shares[i].from;
-	}
-	return 0;
 }
 
 /* ------------------------------------------------------------- The monitor */
@@ -706,6 +638,7 @@ static void add_up(const struct crowd *c, struct counts *sum)
 		sum->entered += s->entered;
 		raise_to(&sum->entered_after, s->entered_after);
 		raise_to(&sum->lag, s->lag);
+		raise_to(&sum->worst_lag, s->worst_lag);
 		raise_to(&sum->longest, s->longest);
 		for (k = 0; k < MISHAPS; k++)
 			sum->mishaps[k] += s->mishaps[k];
@@ -742,10 +675,9 @@ static void show(struct crowd *c)
 	int64_t now = now_us();
 	struct counts sum;
 
-	add_up(c, &sum);
-	raise_to(&c->worst_lag, sum.lag);
-	if (!c->monitor || (!terminal && now - c->shown_at < 10 * TICK - TICK / 2))
+	if (!c->monitor || now - c->shown_at < (terminal ? TICK : 10 * TICK) - TICK / 2)
 		return;
+	add_up(c, &sum);
 	if (terminal)
 		printf("\r\033[K\033[?7l"); /* to the first column; clear what was there; what is too long is cut off */
 	print_line(c, &sum, now);
@@ -773,82 +705,149 @@ static int summarize(struct crowd *c)
 	printf("p50_ms=%.2f\np99_ms=%.2f\nmax_ms=%.2f\n", percentile(&sum, 0.5), percentile(&sum, 0.99), sum.longest / 1000.0);
 	for (i = 0; i < MISHAPS; i++)
 		printf("%s=%u\n", mishap_names[i], sum.mishaps[i]);
-	printf("lag_ms=%u\n", c->worst_lag);
+	printf("lag_ms=%u\n", sum.worst_lag);
 	if (fflush(stdout) || ferror(stdout)) {
 		perror("jumperbot");
 		return 1;
 	}
-	return sum.entered == (uint32_t)c->bots ? 0 : 1;
+	return c->failed || sum.entered < (uint32_t)c->bots;
 }
 
-/* The end of a process. One that dies leaves its last report, but for who was
- * where; the others go on. */
-static void end_share(struct share *s)
+/* --------------------------------------------------------------- The watch */
+
+/* As many bots as descriptors allow: select() watches those below FD_SETSIZE.
+ * A connection is one descriptor; through a tunnel, it is two. */
+static long bots_per_process(const struct crowd *c)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l))
+		return -1;
+	l.rlim_cur = l.rlim_max < FD_SETSIZE ? l.rlim_max : FD_SETSIZE;
+	if (setrlimit(RLIMIT_NOFILE, &l))
+		return -1;
+	return ((long)l.rlim_cur - SPARE) / (c->options.tunnel ? 2 : 1);
+}
+
+/* Memory, all zero, that is still the same one after fork(): that of a file without
+ * a name. NULL on failure. */
+static void *share_memory(size_t size)
+{
+	FILE *file = tmpfile();
+	void *memory = MAP_FAILED;
+
+	if (file && !ftruncate(fileno(file), (off_t)size))
+		memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fileno(file), 0);
+	if (file)
+		fclose(file); /* the memory remains */
+	return memory == MAP_FAILED ? NULL : memory;
+}
+
+/* Gives each process its share; 0, or -1. */
+static int divide(struct crowd *c)
+{
+	long most = bots_per_process(c);
+	int i;
+
+	if (most < 1) {
+		fprintf(stderr, "jumperbot: the limit of open files (ulimit -Hn) is too low for %d bots\n", c->bots);
+		return -1;
+	}
+	c->share_count = (int)((c->bots + most - 1) / most);
+	c->shares = share_memory((size_t)c->share_count * sizeof *c->shares);
+	if (!c->shares) {
+		perror("jumperbot");
+		return -1;
+	}
+	for (i = 0; i < c->share_count; i++) {
+		c->shares[i].from = (int)((int64_t)c->bots * i / c->share_count);
+		c->shares[i].n = (int)((int64_t)c->bots * (i + 1) / c->share_count) - c->shares[i].from;
+	}
+	return 0;
+}
+
+/* Does the process run? If it has ended, what it counted remains, but for who was
+ * where, which one that dies cannot take back. */
+static int is_running(struct crowd *c, struct share *s)
 {
 	int status = 0;
 
-	close(s->fd);
-	s->fd = -1;
-	while (waitpid(s->pid, &status, 0) < 0 && errno == EINTR)
-		;
-	s->failed = WIFEXITED(status) && WEXITSTATUS(status);
-	s->counts.running = s->counts.logged_in = s->counts.in_room = s->counts.lag = 0;
+	if (!s->pid)
+		return 0;
+	if (waitpid(s->pid, &status, WNOHANG) == 0)
+		return 1;
+	if (status)
+		c->failed = 1;
 	if (WIFSIGNALED(status))
 		fprintf(stderr, "jumperbot: the process with bots %d to %d died of signal %d\n",
 		        s->from, s->from + s->n - 1, WTERMSIG(status));
+	s->counts.running = s->counts.logged_in = s->counts.in_room = s->counts.lag = 0;
+	s->pid = 0;
+	return 0;
 }
 
-static void read_report(struct share *s)
+static int count_processes(struct crowd *c)
 {
-	struct counts counts;
-	ssize_t n = read(s->fd, &counts, sizeof counts);
+	int i, n = 0;
 
-	if (n == (ssize_t)sizeof counts)
-		s->counts = counts;
-	else if (n >= 0 || errno != EINTR)
-		end_share(s);
-}
-
-/* Waits for a report, TICK at most. Returns how many may still come. */
-static int await_reports(struct crowd *c)
-{
-	struct timeval tick = {TICK / 1000000, TICK % 1000000};
-	fd_set readable;
-	int i, max = -1, n = 0;
-
-	FD_ZERO(&readable);
 	for (i = 0; i < c->share_count; i++)
-		if (c->shares[i].fd >= 0) {
-			FD_SET(c->shares[i].fd, &readable);
-			max = c->shares[i].fd > max ? c->shares[i].fd : max;
-			n++;
-		}
-	if (n == 0 || select(max + 1, &readable, NULL, NULL, &tick) < 0)
-		return n;
-	for (i = 0; i < c->share_count; i++)
-		if (c->shares[i].fd >= 0 && FD_ISSET(c->shares[i].fd, &readable))
-			read_report(c->shares + i);
+		n += is_running(c, c->shares + i);
 	return n;
 }
 
-/* All that the first process does when others run the bots. */
-static void watch_shares(struct crowd *c)
+static void pass_on(const struct crowd *c, int signal)
 {
-	int64_t next = c->start + TICK;
 	int i;
 
-	while (await_reports(c) > 0) {
-		if (interrupted) {
-			interrupted = 0;
-			for (i = 0; i < c->share_count; i++)
-				if (c->shares[i].fd >= 0)
-					kill(c->shares[i].pid, SIGTERM);
-		}
-		if (now_us() >= next) {
-			show(c);
-			next = now_us() + TICK;
-		}
+	for (i = 0; i < c->share_count; i++)
+		if (c->shares[i].pid)
+			kill(c->shares[i].pid, signal);
+}
+
+/* All that the first process does while the others run. Signals are held back but
+ * for the moments when it sleeps: none comes too early to wake it. */
+static void watch(struct crowd *c)
+{
+	const struct sigaction wake = {.sa_handler = on_signal};
+	const struct timespec second = {1, 0};
+	sigset_t all, before;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	sigaction(SIGCHLD, &wake, NULL);
+	while (count_processes(c) > 0) {
+		if (interrupted)
+			pass_on(c, SIGTERM);
+		interrupted = 0;
+		show(c);
+		pselect(0, NULL, NULL, NULL, &second, &before);
 	}
+	sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+/* Starts a process for each share, and waits for them. Returns the exit status,
+ * in each of them. */
+static int run_crowd(struct crowd *c)
+{
+	pid_t pid;
+	int i;
+
+	c->watcher = getpid();
+	for (i = 0; i < c->share_count && !c->failed; i++) {
+		pid = fork();
+		if (pid == 0)
+			return run_share(c, c->shares + i);
+		if (pid > 0)
+			c->shares[i].pid = pid;
+		else
+			c->failed = 1;
+	}
+	if (c->failed) {
+		perror("jumperbot");
+		interrupted = 1; /* those that run are told to end */
+	}
+	watch(c);
+	return summarize(c);
 }
 
 /* -------------------------------------------------------------------- Main */
@@ -919,38 +918,13 @@ static int read_options(int argc, char **argv, struct crowd *c)
 	return failed || optind < argc || strlen(c->options.host) > 1023 ? -1 : 0;
 }
 
-/* Runs them all, here or in several processes. Returns the exit status. */
-static int run_crowd(struct crowd *c)
-{
-	int i, ours = 1, failed;
-
-	if (c->share_count == 1) {
-		failed = run_share(c, c->shares);
-		return summarize(c) || failed;
-	}
-	for (i = 0; i < c->share_count && ours > 0; i++)
-		ours = fork_share(c, c->shares + i);
-	if (ours == 0)
-		return run_share(c, c->shares + i - 1);
-	failed = ours < 0;
-	if (failed) {
-		perror("jumperbot");
-		interrupted = 1; /* those that run are told to end */
-	}
-	watch_shares(c);
-	for (i = 0; i < c->share_count; i++)
-		failed = failed || c->shares[i].failed;
-	return summarize(c) || failed;
-}
-
 int main(int argc, char **argv)
 {
 	struct crowd c = {
 		.options = {.host = "localhost", .password = getenv("XMPP_PASSWORD"), .reconnect = 1},
 		.bots = 10, .rooms = 10, .rate = 50, .faster = 1, .start = now_us()
 	};
-	struct sigaction on_signal = {.sa_handler = stop};
-	int status;
+	struct sigaction action = {.sa_handler = on_signal};
 
 	c.seed = (uint32_t)c.start;
 	c.shown_at = c.start;
@@ -958,10 +932,8 @@ int main(int argc, char **argv)
 		c.options.password = "jumperbot";
 	if (read_options(argc, argv, &c))
 		return usage();
-	sigaction(SIGINT, &on_signal, NULL);
-	sigaction(SIGTERM, &on_signal, NULL);
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
 	setvbuf(stderr, NULL, _IOLBF, 0); /* a trace has many short pieces */
-	status = divide(&c) || run_crowd(&c);
-	free(c.shares);
-	return status;
+	return divide(&c) || run_crowd(&c);
 }

@@ -67,13 +67,14 @@ start_prosody() {
 stop_prosody() { sh test/servers/prosody.sh kill "$tmp/prosody"; rm -rf "$tmp/prosody"; }
 
 # Runs n bots; their summary goes to $tmp/out, with the CPU time behind it. The
-# memory of all their processes, as it was last, to $rss, in KB.
+# memory of their processes, without the one that watches, as it was last, to $rss,
+# in KB.
 run_crowd() { # run_crowd BOTS
 	(sh -c 'echo $$ >"$0"; exec "$@"' "$tmp/pid" "$tmp/jumperbot" -p "$PORT" -n "$1" -r $((($1 + 1) / 2)) \
 		-d $(($1 / 50 + 20)); times) >"$tmp/out" 2>"$tmp/err" &
 	shell=$!
 	while kill -0 $shell 2>/dev/null; do
-		now=$(ps -A -o pid= -o ppid= -o rss= | awk -v p="$(cat "$tmp/pid")" '$1 == p || $2 == p { n += $3; k++ }
+		now=$(ps -A -o pid= -o ppid= -o rss= | awk -v p="$(cat "$tmp/pid")" '$2 == p { n += $3; k++ }
 			END { print n + 0, k + 0 }')
 		[ "$now" = '0 0' ] || rss=${now% *} processes=${now#* }
 		sleep 1
