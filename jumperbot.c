@@ -64,32 +64,42 @@ static const char *const phrases[] = {
 
 /* -------------------------------------------------------------- The counts */
 
-enum mishap { LOST, REFUSED, NO_ENTRY, THROWN_OUT, THROTTLED, BOUNCED, UNANSWERED, UNHEARD, REPEATED, MISHAPS };
+/* What a process counts:
+ *
+ *     entered     bots that have been in a room
+ *     sent        phrases said
+ *     heard       own phrases that came back
+ *     received    phrases heard, whoever said them
+ *     lost        connections, or attempts at one, whatever the reason; they come back
+ *     refused     logins, for good
+ *     no_entry    rooms that would not have us
+ *     thrown_out  of a room: kicked, room destroyed, silently forgotten
+ *     throttled   told to slow down
+ *     bounced     phrases that came back as an error
+ *     unanswered  joins and leaves that the room never confirmed
+ *     unheard     phrases that never came back
+ *     repeated    phrases that came back twice
+ *
+ * and what the summary does not show: the bots that are running, logged in, and in
+ * a room; the phrases on their way; and how many round trips took how long. Several
+ * processes' counts are added up; but of the last ones the greatest is taken. */
+enum { CLASSES = 96 };
 
-static const char *const mishap_names[] = {
-	"lost",         /* connections, or attempts at one, whatever the reason; they come back */
-	"refused",      /* logins, for good */
-	"no_entry",     /* rooms that would not have us */
-	"thrown_out",   /* of a room: kicked, room destroyed, silently forgotten */
-	"throttled",    /* told to slow down */
-	"bounced",      /* phrases that came back as an error */
-	"unanswered",   /* joins and leaves that the room never confirmed */
-	"unheard",      /* phrases that never came back */
-	"repeated"      /* phrases that came back twice */
+enum count {
+	ENTERED, SENT, HEARD, RECEIVED,
+	LOST, REFUSED, NO_ENTRY, THROWN_OUT, THROTTLED, BOUNCED, UNANSWERED, UNHEARD, REPEATED,
+	RUNNING, LOGGED_IN, IN_ROOM, AWAITED,
+	TIMES,          /* the first class of round trips: see class_end() */
+	SUMS = TIMES + CLASSES,
+	ALL_IN = SUMS,  /* ms from the start until the last bot had entered a room */
+	LONGEST,        /* us: the longest round trip */
+	LAG, WORST_LAG, /* ms: how late the loop was, at worst, in the last second; and ever */
+	COUNTS
 };
 
-enum { TIMES = 96 };
-
-/* What a process counts. Others only read it. */
-struct counts {
-	uint64_t sent, received; /* phrases said; phrases that were heard, whoever said them */
-	uint32_t heard;          /* own phrases that came back */
-	uint32_t running, logged_in, in_room; /* bots, now */
-	uint32_t entered, entered_after; /* bots that have been in a room; ms until the last one was */
-	uint32_t lag, worst_lag; /* ms: how late the loop was, at worst, in the last second; and ever */
-	uint32_t longest;        /* us: the longest round trip */
-	uint32_t mishaps[MISHAPS];
-	uint32_t times[TIMES];   /* round trips, by length: four classes for each doubling of 1 us */
+static const char *const count_names[] = {
+	"entered", "sent", "heard", "received",
+	"lost", "refused", "no_entry", "thrown_out", "throttled", "bounced", "unanswered", "unheard", "repeated"
 };
 
 static int64_t now_us(void)
@@ -100,39 +110,43 @@ static int64_t now_us(void)
 	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-static void raise_to(uint32_t *max, int64_t value)
+static void raise_to(long long *max, long long value)
 {
 	if (value > *max)
-		*max = value < UINT32_MAX ? (uint32_t)value : UINT32_MAX;
+		*max = value;
 }
 
-/* Class 4k + m is for times from (4 + m) * 2^k / 4 us on. */
-static void count_time(struct counts *c, int64_t us)
+/* The classes of round trips: i is for those of less than so many us, and not less
+ * than class i - 1. There are four for each doubling. */
+static long long class_end(int i)
 {
-	int64_t t = us > 0 ? us * 4 : 4;
-	int k = 0;
+	return (5 + i % 4) * (1LL << i / 4) / 4;
+}
 
-	raise_to(&c->longest, us);
-	for (; t >= 8; t /= 2)
-		k++;
-	k = 4 * k + (int)t - 4;
-	c->times[k < TIMES ? k : TIMES - 1]++;
+static void count_time(long long *counts, long long us)
+{
+	int i = 0;
+
+	while (i < CLASSES - 1 && us >= class_end(i))
+		i++;
+	counts[TIMES + i]++;
+	raise_to(&counts[LONGEST], us);
 }
 
 /* The time in ms that `part` of all round trips did not exceed; 0 without any. The
  * last class, from 15 s on, has no end but the longest one. */
-static double percentile(const struct counts *c, double part)
+static double percentile(const long long *counts, double part)
 {
-	uint64_t all = 0, n = 0;
-	int64_t us;
-	int i;
+	long long n = counts[TIMES], us = counts[LONGEST];
+	int i = 0;
 
-	for (i = 0; i < TIMES; i++)
-		all += c->times[i];
-	for (i = 0; i < TIMES - 1 && (double)(n += c->times[i]) < part * (double)all; i++)
-		;
-	us = i < TIMES - 1 ? (5 + i % 4) * (int64_t)(1 << i / 4) / 4 : c->longest;
-	return all == 0 ? 0 : (double)(us < c->longest ? us : c->longest) / 1000;
+	if (counts[HEARD] == 0)
+		return 0;
+	while (i < CLASSES - 1 && (double)n < part * (double)counts[HEARD])
+		n += counts[TIMES + ++i];
+	if (i < CLASSES - 1 && class_end(i) < us)
+		us = class_end(i);
+	return (double)us / 1000;
 }
 
 /* ----------------------------------------------------------------- The bot */
@@ -142,6 +156,7 @@ enum place { OFFLINE, OUTSIDE, ENTERING, INSIDE, LEAVING };
 struct bot {
 	struct xmpp *x;
 	struct crowd *crowd;
+	long long *counts;      /* of its process */
 	int number;
 	uint32_t random;        /* the state of its own dice: its choices do not depend on others' */
 	enum place place;
@@ -161,20 +176,18 @@ struct crowd {
 	uint32_t seed;
 	int64_t start;          /* us */
 	pid_t watcher;          /* the first process */
-	struct counts *counts;  /* of this process */
-	int64_t awaited;        /* phrases that were said here, and have not come back */
-	uint32_t lag;           /* ms: how late the loop was, at worst, in this second */
+	long long lag;          /* ms: how late the loop was, at worst, in this second */
 	char ending;            /* nobody says or does any more */
 	struct share *shares;   /* in memory that all processes see */
 	int share_count;
 	int failed;             /* one of the processes */
-	struct counts shown;    /* the sum of all, when it was shown last */
+	long long shown[COUNTS]; /* the sums, when they were shown last */
 	int64_t shown_at;       /* us */
 };
 
 /* Bots that share a process. */
 struct share {
-	struct counts counts;   /* only that process writes them, while it lives */
+	long long counts[COUNTS]; /* only that process writes them, while it lives */
 	int from, n;            /* the first bot, and how many */
 	pid_t pid;              /* 0: it does not run, or no more */
 };
@@ -192,12 +205,6 @@ static void wake_after(struct bot *b, long ms)
 {
 	b->due = now_us() + (int64_t)ms * 1000;
 	xmpp_wake_after(b->x, ms);
-}
-
-static void note_lag(struct crowd *c, int64_t us)
-{
-	raise_to(&c->lag, us / 1000);
-	raise_to(&c->counts->worst_lag, us / 1000);
 }
 
 /* Until the next phrase, with so many ms more. With -i 0 it is the answer that
@@ -243,12 +250,11 @@ static void jump(struct bot *b)
 /* It is in its room no more: nothing comes back now. */
 static void step_out(struct bot *b, enum place place)
 {
-	struct counts *c = b->crowd->counts;
 
 	if (b->place == INSIDE || b->place == LEAVING)
-		c->in_room--;
-	c->mishaps[UNHEARD] += b->said - b->heard;
-	b->crowd->awaited -= b->said - b->heard;
+		b->counts[IN_ROOM]--;
+	b->counts[UNHEARD] += b->said - b->heard;
+	b->counts[AWAITED] -= b->said - b->heard;
 	b->heard = b->said;
 	b->place = place;
 }
@@ -280,8 +286,8 @@ static void speak(struct bot *b)
 		if (!xmpp_send(b->x, "<message to='%s' type='groupchat' id='%r'><body>%s</body></message>",
 		               room_jid(b, room), id, phrase)) {
 			b->said++;
-			b->crowd->counts->sent++;
-			b->crowd->awaited++;
+			b->counts[SENT]++;
+			b->counts[AWAITED]++;
 		}
 	}
 	wait_a_while(b, 0);
@@ -291,7 +297,7 @@ static void on_ready(struct xmpp *x)
 {
 	struct bot *b = x->data;
 
-	b->crowd->counts->logged_in++;
+	b->counts[LOGGED_IN]++;
 	b->place = OUTSIDE;
 	jump(b);
 }
@@ -301,7 +307,7 @@ static void on_wake(struct xmpp *x)
 {
 	struct bot *b = x->data;
 
-	note_lag(b->crowd, now_us() - b->due);
+	raise_to(&b->crowd->lag, (now_us() - b->due) / 1000);
 	if (b->crowd->ending)
 		return;
 	if (b->place == INSIDE) {
@@ -309,7 +315,7 @@ static void on_wake(struct xmpp *x)
 		return;
 	}
 	if (b->place == ENTERING || b->place == LEAVING) {
-		b->crowd->counts->mishaps[UNANSWERED]++;
+		b->counts[UNANSWERED]++;
 		step_out(b, OUTSIDE);
 		leave(b); /* for the case that we are in, after all */
 	}
@@ -330,7 +336,7 @@ static void note_unlocked(struct xmpp *x, const struct xml_elem *answer, void *d
 
 	(void)data;
 	if (answer && is_type(answer, "error"))
-		b->crowd->counts->mishaps[NO_ENTRY]++;
+		b->counts[NO_ENTRY]++;
 }
 
 /* Does it come from our room, or from somebody in it? */
@@ -369,7 +375,6 @@ static int has_status(const struct xml_elem *presence, const char *code)
  *      <x xmlns='jabber:x:data' type='submit'/></query></iq> */
 static void entered(struct bot *b, const struct xml_elem *presence)
 {
-	struct counts *c = b->crowd->counts;
 	char room[JID_SIZE];
 
 	if (has_status(presence, "201"))
@@ -377,11 +382,11 @@ static void entered(struct bot *b, const struct xml_elem *presence)
 		             "<x xmlns='jabber:x:data' type='submit'/></query>", note_unlocked, NULL);
 	b->place = INSIDE;
 	b->phrases = 5 + roll(b, 5);
-	c->in_room++;
+	b->counts[IN_ROOM]++;
 	if (!b->entered) {
 		b->entered = 1;
-		c->entered++;
-		raise_to(&c->entered_after, (now_us() - b->crowd->start) / 1000);
+		b->counts[ENTERED]++;
+		b->counts[ALL_IN] = (now_us() - b->crowd->start) / 1000;
 	}
 	if (b->crowd->faster)
 		wait_a_while(b, 0);
@@ -392,13 +397,13 @@ static void entered(struct bot *b, const struct xml_elem *presence)
 /* What an error asks for. Of type wait, or policy-violation: be quiet for a
  * while, and then for twice that (RFC 6120 section 8.3). A room that is full says
  * wait, too, but with service-unavailable (XEP-0045 section 7.2.9): there are others. */
-static void heed_error(struct bot *b, const struct xml_elem *e, enum mishap otherwise)
+static void heed_error(struct bot *b, const struct xml_elem *e, enum count otherwise)
 {
 	const struct xml_elem *error = xml_child(e, "error", NULL);
 	int slow_down = (error && is_type(error, "wait") && !xml_child(error, "service-unavailable", NS_STANZAS))
 	                || xml_child(error, "policy-violation", NS_STANZAS);
 
-	b->crowd->counts->mishaps[slow_down ? THROTTLED : otherwise]++;
+	b->counts[slow_down ? THROTTLED : otherwise]++;
 	if (slow_down)
 		b->slow = 2 * b->slow + 1000 < MAX_SLOW ? 2 * b->slow + 1000 : MAX_SLOW;
 }
@@ -441,7 +446,7 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 		step_out(b, OUTSIDE);
 		jump(b);
 	} else if (b->place == INSIDE) {
-		b->crowd->counts->mishaps[THROWN_OUT]++;
+		b->counts[THROWN_OUT]++;
 		step_out(b, OUTSIDE);
 		wake_after(b, b->slow + RETRY / 2 + roll(b, RETRY / 2));
 	}
@@ -451,21 +456,20 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
  * are in the id. Rooms keep the order. */
 static void came_back(struct bot *b, const struct xml_elem *message, unsigned number, int64_t sent_at)
 {
-	struct counts *c = b->crowd->counts;
 	const struct xml_elem *error;
 
 	if (number <= b->heard) {
-		c->mishaps[REPEATED]++;
+		b->counts[REPEATED]++;
 		return;
 	}
-	c->mishaps[UNHEARD] += number - b->heard - 1;
-	b->crowd->awaited -= number - b->heard;
+	b->counts[UNHEARD] += number - b->heard - 1;
+	b->counts[AWAITED] -= number - b->heard;
 	b->heard = number;
 	if (is_type(message, "error")) {
 		heed_error(b, message, BOUNCED);
 		error = xml_child(message, "error", NULL);
 		if (xml_child(error, "not-acceptable", NS_STANZAS) || xml_child(error, "item-not-found", NS_STANZAS)) {
-			c->mishaps[THROWN_OUT]++; /* and nobody told us */
+			b->counts[THROWN_OUT]++; /* and nobody told us */
 			step_out(b, OUTSIDE);
 		}
 		if (b->place == INSIDE && b->crowd->faster)
@@ -474,8 +478,8 @@ static void came_back(struct bot *b, const struct xml_elem *message, unsigned nu
 			wake_after(b, b->slow + RETRY);
 		return;
 	}
-	c->heard++;
-	count_time(c, now_us() - sent_at);
+	b->counts[HEARD]++;
+	count_time(b->counts, now_us() - sent_at);
 	b->slow /= 2;
 	if (!b->crowd->faster && b->place == INSIDE)
 		wake_after(b, b->slow);
@@ -493,7 +497,7 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 	if (xml_child(message, "delay", "urn:xmpp:delay") || !is_here(b, message))
 		return;
 	if (is_type(message, "groupchat") && xml_child(message, "body", NULL))
-		b->crowd->counts->received++;
+		b->counts[RECEIVED]++;
 	if (!is_me(b, message) && !is_type(message, "error"))
 		return;
 	if (!id || b->place < INSIDE || strtol(id, &end, 10) != b->number || *end != '.')
@@ -506,16 +510,15 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 static void on_close(struct xmpp *x, const char *reason)
 {
 	struct bot *b = x->data;
-	struct counts *c = b->crowd->counts;
 	int comes_back = xmpp_retry_in(x) >= 0;
 
 	if (b->place != OFFLINE) {
-		c->logged_in--;
+		b->counts[LOGGED_IN]--;
 		step_out(b, OFFLINE);
 	}
 	if (!comes_back)
-		c->running--;
-	if (reason && c->mishaps[comes_back ? LOST : REFUSED]++ && comes_back)
+		b->counts[RUNNING]--;
+	if (reason && b->counts[comes_back ? LOST : REFUSED]++ && comes_back)
 		return; /* of the losses only the first one is told */
 	if (reason)
 		fprintf(stderr, "jumperbot_%d: %s%s\n", b->number, reason,
@@ -536,12 +539,13 @@ static void on_signal(int signal)
 
 /* The logins are spread over time: a storm of them would measure nothing but
  * the storm. */
-static struct xmpp *make_bot(struct crowd *c, struct bot *b, int i)
+static struct xmpp *make_bot(struct crowd *c, struct share *s, struct bot *b, int i)
 {
 	struct xmpp_options o = c->options;
 	char user[40];
 
 	b->crowd = c;
+	b->counts = s->counts;
 	b->number = c->first + i;
 	b->random = (c->seed + (uint32_t)b->number) * 2654435769u | 1;
 	b->room = roll(b, c->rooms);
@@ -557,15 +561,16 @@ static struct xmpp *make_bot(struct crowd *c, struct bot *b, int i)
 	b->x->on_presence = on_presence;
 	b->x->on_wake = on_wake;
 	b->x->on_close = on_close;
-	c->counts->running++;
+	b->counts[RUNNING]++;
 	return b->x;
 }
 
 /* Each second. Who has lost the first process ends, too: nobody watches. */
-static void tick(struct crowd *c, int64_t late)
+static void tick(struct crowd *c, long long *counts, int64_t late)
 {
-	note_lag(c, late);
-	c->counts->lag = c->lag;
+	raise_to(&c->lag, late / 1000);
+	raise_to(&counts[WORST_LAG], c->lag);
+	counts[LAG] = c->lag;
 	c->lag = 0;
 	if (getppid() != c->watcher)
 		interrupted = 1;
@@ -575,7 +580,7 @@ static void tick(struct crowd *c, int64_t late)
  * fall silent, and log out when their last phrases have come back. That may take
  * a while, if the others log out first and keep the server busy. A second signal:
  * they log out at once. */
-static long turn_until_end(struct crowd *c, struct xmpp **conns, int n)
+static long turn_until_end(struct crowd *c, struct share *s, struct xmpp **conns)
 {
 	int64_t now, next = c->start + TICK, end = c->seconds ? c->start + (int64_t)c->seconds * TICK : INT64_MAX;
 	long alive;
@@ -583,7 +588,7 @@ static long turn_until_end(struct crowd *c, struct xmpp **conns, int n)
 	do {
 		now = now_us();
 		if (now >= next) {
-			tick(c, now - next);
+			tick(c, s->counts, now - next);
 			next = now + TICK;
 		}
 		if (!c->ending && (interrupted || now >= end)) {
@@ -591,10 +596,11 @@ static long turn_until_end(struct crowd *c, struct xmpp **conns, int n)
 			interrupted = 0;
 			end = now + (int64_t)GRACE * 1000;
 		}
-		if (c->ending && (c->awaited == 0 || interrupted || now >= end))
+		if (c->ending && (s->counts[AWAITED] == 0 || interrupted || now >= end))
 			xmpp_stop();
-		alive = xmpp_turn(conns, (size_t)n, (long)(next - now) / 1000 + 1);
+		alive = xmpp_turn(conns, (size_t)s->n, (long)(next - now) / 1000 + 1);
 	} while (alive > 0);
+	raise_to(&s->counts[WORST_LAG], c->lag);
 	return alive;
 }
 
@@ -606,10 +612,9 @@ static int run_share(struct crowd *c, struct share *s)
 	int i, failed = !bots || !conns;
 
 	signal(SIGINT, SIG_IGN); /* Ctrl-C goes to all processes, and the first one passes it on as SIGTERM */
-	c->counts = &s->counts;
 	for (i = 0; i < s->n && !failed; i++)
-		failed = !(conns[i] = make_bot(c, bots + i, s->from + i));
-	failed = failed || turn_until_end(c, conns, s->n) < 0;
+		failed = !(conns[i] = make_bot(c, s, bots + i, s->from + i));
+	failed = failed || turn_until_end(c, s, conns) < 0;
 	if (failed)
 		perror("jumperbot");
 	for (i = 0; conns && i < s->n; i++)
@@ -621,51 +626,41 @@ static int run_share(struct crowd *c, struct share *s)
 
 /* ------------------------------------------------------------- The monitor */
 
-static void add_up(const struct crowd *c, struct counts *sum)
+/* A process may be counting while we look, so that one figure is newer than the
+ * next; not so when it has ended. */
+static void add_up(const struct crowd *c, long long *sums)
 {
-	const struct counts *s;
+	const long long *counts;
 	int i, k;
 
-	memset(sum, 0, sizeof *sum);
+	memset(sums, 0, COUNTS * sizeof *sums);
 	for (i = 0; i < c->share_count; i++) {
-		s = &c->shares[i].counts;
-		sum->sent += s->sent;
-		sum->received += s->received;
-		sum->heard += s->heard;
-		sum->running += s->running;
-		sum->logged_in += s->logged_in;
-		sum->in_room += s->in_room;
-		sum->entered += s->entered;
-		raise_to(&sum->entered_after, s->entered_after);
-		raise_to(&sum->lag, s->lag);
-		raise_to(&sum->worst_lag, s->worst_lag);
-		raise_to(&sum->longest, s->longest);
-		for (k = 0; k < MISHAPS; k++)
-			sum->mishaps[k] += s->mishaps[k];
-		for (k = 0; k < TIMES; k++)
-			sum->times[k] += s->times[k];
+		counts = c->shares[i].counts;
+		for (k = 0; k < SUMS; k++)
+			sums[k] += counts[k];
+		for (; k < COUNTS; k++)
+			raise_to(&sums[k], counts[k]);
 	}
 }
 
 /* One line: how many are where, and how fast they talk since the last line. */
-static void print_line(struct crowd *c, const struct counts *sum, int64_t now)
+static void print_line(const struct crowd *c, const long long *sums, int64_t now)
 {
 	double seconds = (double)(now - c->shown_at) / 1e6;
-	struct counts recent = *sum;
+	long long recent[COUNTS];
 	int i;
 
-	for (i = 0; i < TIMES; i++)
-		recent.times[i] -= c->shown.times[i];
-	printf("%4d s: %u running, %u logged in, %u in a room; %.0f/s sent, %.0f/s received; "
+	for (i = 0; i < COUNTS; i++)
+		recent[i] = i < SUMS ? sums[i] - c->shown[i] : sums[i];
+	printf("%4d s: %lld running, %lld logged in, %lld in a room; %.0f/s sent, %.0f/s received; "
 	       "round trip %.1f ms (99%%: %.1f, ever: %.1f)", (int)((now - c->start) / 1000000),
-	       sum->running, sum->logged_in, sum->in_room, (double)(sum->sent - c->shown.sent) / seconds,
-	       (double)(sum->received - c->shown.received) / seconds,
-	       percentile(&recent, 0.5), percentile(&recent, 0.99), sum->longest / 1000.0);
-	for (i = 0; i < MISHAPS; i++)
-		if (sum->mishaps[i])
-			printf("; %s %u", mishap_names[i], sum->mishaps[i]);
-	if (sum->lag > MAX_LAG)
-		printf("; these figures are too high by up to %u ms: jumperbot is late itself", sum->lag);
+	       sums[RUNNING], sums[LOGGED_IN], sums[IN_ROOM], (double)recent[SENT] / seconds, (double)recent[RECEIVED] / seconds,
+	       percentile(recent, 0.5), percentile(recent, 0.99), (double)sums[LONGEST] / 1000);
+	for (i = LOST; i <= REPEATED; i++)
+		if (sums[i])
+			printf("; %s %lld", count_names[i], sums[i]);
+	if (sums[LAG] > MAX_LAG)
+		printf("; these figures are too high by up to %lld ms: jumperbot is late itself", sums[LAG]);
 }
 
 /* -m: a line that is renewed each second, or else, to be kept, one each ten. */
@@ -673,44 +668,50 @@ static void show(struct crowd *c)
 {
 	int terminal = isatty(STDOUT_FILENO);
 	int64_t now = now_us();
-	struct counts sum;
+	long long sums[COUNTS];
 
 	if (!c->monitor || now - c->shown_at < (terminal ? TICK : 10 * TICK) - TICK / 2)
 		return;
-	add_up(c, &sum);
+	add_up(c, sums);
 	if (terminal)
 		printf("\r\033[K\033[?7l"); /* to the first column; clear what was there; what is too long is cut off */
-	print_line(c, &sum, now);
+	print_line(c, sums, now);
 	printf(terminal ? "\033[?7h" : "\n");
 	fflush(stdout);
-	c->shown = sum;
+	memcpy(c->shown, sums, sizeof sums);
 	c->shown_at = now;
+}
+
+static void print_counts(const long long *sums, int from, int to)
+{
+	for (; from <= to; from++)
+		printf("%s=%lld\n", count_names[from], sums[from]);
 }
 
 /* How it went, in lines that a shell can evaluate. Returns the exit status: did
  * every bot get in, and could it be told? */
-static int summarize(struct crowd *c)
+static int summarize(const struct crowd *c)
 {
-	struct counts sum;
-	int i;
+	long long sums[COUNTS];
 
-	add_up(c, &sum);
+	add_up(c, sums);
 	if (c->monitor && isatty(STDOUT_FILENO))
 		putchar('\n');
-	printf("bots=%d\nentered=%u\n", c->bots, sum.entered);
-	if (sum.entered == (uint32_t)c->bots)
-		printf("all_in_ms=%u\n", sum.entered_after);
-	printf("seconds=%.1f\nsent=%llu\nheard=%u\nreceived=%llu\n", (double)(now_us() - c->start) / 1e6,
-	       (unsigned long long)sum.sent, sum.heard, (unsigned long long)sum.received);
-	printf("p50_ms=%.2f\np99_ms=%.2f\nmax_ms=%.2f\n", percentile(&sum, 0.5), percentile(&sum, 0.99), sum.longest / 1000.0);
-	for (i = 0; i < MISHAPS; i++)
-		printf("%s=%u\n", mishap_names[i], sum.mishaps[i]);
-	printf("lag_ms=%u\n", sum.worst_lag);
+	printf("bots=%d\n", c->bots);
+	print_counts(sums, ENTERED, ENTERED);
+	if (sums[ENTERED] == c->bots)
+		printf("all_in_ms=%lld\n", sums[ALL_IN]);
+	printf("seconds=%.1f\n", (double)(now_us() - c->start) / 1e6);
+	print_counts(sums, SENT, RECEIVED);
+	printf("p50_ms=%.2f\np99_ms=%.2f\nmax_ms=%.2f\n", percentile(sums, 0.5), percentile(sums, 0.99),
+	       (double)sums[LONGEST] / 1000);
+	print_counts(sums, LOST, REPEATED);
+	printf("lag_ms=%lld\n", sums[WORST_LAG]);
 	if (fflush(stdout) || ferror(stdout)) {
 		perror("jumperbot");
 		return 1;
 	}
-	return c->failed || sum.entered < (uint32_t)c->bots;
+	return c->failed || sums[ENTERED] < c->bots;
 }
 
 /* --------------------------------------------------------------- The watch */
@@ -781,7 +782,7 @@ static int is_running(struct crowd *c, struct share *s)
 	if (WIFSIGNALED(status))
 		fprintf(stderr, "jumperbot: the process with bots %d to %d died of signal %d\n",
 		        s->from, s->from + s->n - 1, WTERMSIG(status));
-	s->counts.running = s->counts.logged_in = s->counts.in_room = s->counts.lag = 0;
+	s->counts[RUNNING] = s->counts[LOGGED_IN] = s->counts[IN_ROOM] = s->counts[LAG] = 0;
 	s->pid = 0;
 	return 0;
 }
