@@ -42,11 +42,11 @@ enum {
 	GRACE = 10000,          /* ms at most at the end, for what was said to come back */
 	RETRY = 2000,           /* ms at most until we try another room */
 	MAX_SLOW = 60000,       /* ms more between phrases, where the server wants us to slow down */
-	MAX_NICKS = 10,         /* that may be taken, before we try another room */
+	MAX_NAMESAKES = 10,     /* in a room, before we try another one */
 	TICK = 1000000,         /* us from one look at the clock to the next */
 	MAX_LAG = 50,           /* ms: later than that, and the figures are ours, not the server's */
 	SPARE = 24,             /* descriptors of a process that are not for bots */
-	JID_SIZE = 1100         /* bytes of the address of a room */
+	MAX_HOST = 255          /* bytes; the DNS has no longer names (RFC 1035 section 2.3.4) */
 };
 
 static const char *const phrases[] = {
@@ -160,8 +160,10 @@ struct bot {
 	int number;
 	uint32_t random;        /* the state of its own dice: its choices do not depend on others' */
 	enum place place;
-	int room;               /* where it is, or was last */
-	int nick;               /* how many of its nicks were taken here */
+	int room_number;        /* where it is, or was last */
+	char room[MAX_HOST + 40];
+	int namesakes;          /* how many of its nicks were taken there */
+	char nick[40];
 	int phrases;            /* that it still wants to say here */
 	long slow;              /* ms more between phrases */
 	unsigned said, heard;   /* the number of its last phrase, and of the last that came back */
@@ -207,50 +209,17 @@ static void wake_after(struct bot *b, long ms)
 	xmpp_wake_after(b->x, ms);
 }
 
-/* Until the next phrase, with so many ms more. With -i 0 it is the answer that
- * wakes us. */
-static void wait_a_while(struct bot *b, long more)
+/* In so many ms, and as many more as people let pass between two phrases. */
+static void speak_after(struct bot *b, long ms)
 {
-	long ms = 5000 + roll(b, 9001);
+	long more = 5000 + roll(b, 9001);
 
-	wake_after(b, more + b->slow + (b->crowd->faster ? ms / b->crowd->faster : JOIN_TIMEOUT));
+	wake_after(b, ms + b->slow + (b->crowd->faster ? more / b->crowd->faster : 0));
 }
 
-static const char *room_jid(const struct bot *b, char jid[JID_SIZE])
-{
-	snprintf(jid, JID_SIZE, "bot_room_%d@conference.%s", b->room, b->crowd->options.host);
-	return jid;
-}
-
-static const char *nick_of(const struct bot *b, char nick[40])
-{
-	snprintf(nick, 40, b->nick ? "jumperbot_%d_%d" : "jumperbot_%d", b->number, b->nick);
-	return nick;
-}
-
-static void enter(struct bot *b)
-{
-	char room[JID_SIZE], nick[40];
-
-	b->place = ENTERING;
-	xmpp_join(b->x, room_jid(b, room), nick_of(b, nick));
-	wake_after(b, JOIN_TIMEOUT);
-}
-
-/* To another room, any but this. */
-static void jump(struct bot *b)
-{
-	int rooms = b->crowd->rooms;
-
-	b->room = rooms > 1 ? (b->room + 1 + roll(b, rooms - 1)) % rooms : 0;
-	b->nick = 0;
-	enter(b);
-}
-
-/* It is in its room no more: nothing comes back now. */
+/* It is in its room no more, or was in none: nothing comes back now. */
 static void step_out(struct bot *b, enum place place)
 {
-
 	if (b->place == INSIDE || b->place == LEAVING)
 		b->counts[IN_ROOM]--;
 	b->counts[UNHEARD] += b->said - b->heard;
@@ -259,38 +228,62 @@ static void step_out(struct bot *b, enum place place)
 	b->place = place;
 }
 
+static void enter(struct bot *b, int namesakes)
+{
+	b->place = ENTERING;
+	b->namesakes = namesakes;
+	snprintf(b->nick, sizeof b->nick, namesakes ? "jumperbot_%d_%d" : "jumperbot_%d", b->number, namesakes);
+	xmpp_join(b->x, b->room, b->nick);
+	wake_after(b, JOIN_TIMEOUT);
+}
+
+/* To another room, any but this. */
+static void jump(struct bot *b)
+{
+	const struct crowd *c = b->crowd;
+
+	step_out(b, OUTSIDE);
+	b->room_number = c->rooms > 1 ? (b->room_number + 1 + roll(b, c->rooms - 1)) % c->rooms : 0;
+	snprintf(b->room, sizeof b->room, "bot_room_%d@conference.%s", b->room_number, c->options.host);
+	enter(b, 0);
+}
+
+/* The same in a while: this room does not want us. */
+static void jump_later(struct bot *b)
+{
+	step_out(b, OUTSIDE);
+	wake_after(b, b->slow + RETRY / 2 + roll(b, RETRY / 2));
+}
+
 static void leave(struct bot *b)
 {
-	char room[JID_SIZE], nick[40];
-
 	b->place = LEAVING;
-	xmpp_leave(b->x, room_jid(b, room), nick_of(b, nick));
+	xmpp_leave(b->x, b->room, b->nick);
 	wake_after(b, JOIN_TIMEOUT);
 }
 
 /* C: <message to='bot_room_3@conference.localhost' type='groupchat' id='7.12.5d1'>
  *      <body>Tea or coffee?</body></message>
  * In the id: which bot, its how manieth phrase, and the time. The room tells
- * everybody what was said, also us, and keeps the id: XEP-0045 section 7.4. */
+ * everybody what was said, also us, and keeps the id: XEP-0045 section 7.4. With
+ * -i 0 that is when we speak again. */
 static void speak(struct bot *b)
 {
 	const char *phrase = phrases[roll(b, sizeof phrases / sizeof *phrases)];
-	char room[JID_SIZE], id[60];
+	char id[60];
 
 	if (b->phrases-- == 0) {
 		leave(b);
 		return;
 	}
-	if (!b->crowd->listen) {
-		snprintf(id, sizeof id, "%d.%u.%llx", b->number, b->said + 1, (unsigned long long)now_us());
-		if (!xmpp_send(b->x, "<message to='%s' type='groupchat' id='%r'><body>%s</body></message>",
-		               room_jid(b, room), id, phrase)) {
-			b->said++;
-			b->counts[SENT]++;
-			b->counts[AWAITED]++;
-		}
+	snprintf(id, sizeof id, "%d.%u.%llx", b->number, b->said + 1, (unsigned long long)now_us());
+	if (!b->crowd->listen
+	    && !xmpp_send(b->x, "<message to='%s' type='groupchat' id='%s'><body>%s</body></message>", b->room, id, phrase)) {
+		b->said++;
+		b->counts[SENT]++;
+		b->counts[AWAITED]++;
 	}
-	wait_a_while(b, 0);
+	speak_after(b, b->crowd->faster ? 0 : JOIN_TIMEOUT);
 }
 
 static void on_ready(struct xmpp *x)
@@ -298,7 +291,6 @@ static void on_ready(struct xmpp *x)
 	struct bot *b = x->data;
 
 	b->counts[LOGGED_IN]++;
-	b->place = OUTSIDE;
 	jump(b);
 }
 
@@ -314,10 +306,9 @@ static void on_wake(struct xmpp *x)
 		speak(b);
 		return;
 	}
-	if (b->place == ENTERING || b->place == LEAVING) {
+	if (b->place != OUTSIDE) {
 		b->counts[UNANSWERED]++;
-		step_out(b, OUTSIDE);
-		leave(b); /* for the case that we are in, after all */
+		xmpp_leave(b->x, b->room, b->nick); /* for the case that we are in, after all */
 	}
 	jump(b);
 }
@@ -327,6 +318,13 @@ static int is_type(const struct xml_elem *e, const char *type)
 	const char *its = xml_get(e, "type");
 
 	return its && !strcmp(its, type);
+}
+
+/* <error type='cancel'><conflict xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>
+ * RFC 6120 section 8.3. */
+static int has_error(const struct xml_elem *e, const char *condition)
+{
+	return xml_child(xml_child(e, "error", NULL), condition, NS_STANZAS) != NULL;
 }
 
 /* If the room that we opened stays locked, nobody else can come in. */
@@ -339,21 +337,12 @@ static void note_unlocked(struct xmpp *x, const struct xml_elem *answer, void *d
 		b->counts[NO_ENTRY]++;
 }
 
-/* Does it come from our room, or from somebody in it? */
-static int is_here(const struct bot *b, const struct xml_elem *e)
-{
-	char room[JID_SIZE];
-
-	return xmpp_same_account(xml_get(e, "from"), room_jid(b, room));
-}
-
-/* And does that somebody have our nick? */
+/* Does it come from our nick in the room? */
 static int is_me(const struct bot *b, const struct xml_elem *e)
 {
 	const char *from = xml_get(e, "from"), *slash = from ? strchr(from, '/') : NULL;
-	char nick[40];
 
-	return slash && !strcmp(slash + 1, nick_of(b, nick));
+	return slash && !strcmp(slash + 1, b->nick);
 }
 
 /* <x xmlns='http://jabber.org/protocol/muc#user'>...<status code='110'/></x>
@@ -375,10 +364,8 @@ static int has_status(const struct xml_elem *presence, const char *code)
  *      <x xmlns='jabber:x:data' type='submit'/></query></iq> */
 static void entered(struct bot *b, const struct xml_elem *presence)
 {
-	char room[JID_SIZE];
-
 	if (has_status(presence, "201"))
-		xmpp_request(b->x, "set", room_jid(b, room), "<query xmlns='" NS_MUC_OWNER "'>"
+		xmpp_request(b->x, "set", b->room, "<query xmlns='" NS_MUC_OWNER "'>"
 		             "<x xmlns='jabber:x:data' type='submit'/></query>", note_unlocked, NULL);
 	b->place = INSIDE;
 	b->phrases = 5 + roll(b, 5);
@@ -388,10 +375,7 @@ static void entered(struct bot *b, const struct xml_elem *presence)
 		b->counts[ENTERED]++;
 		b->counts[ALL_IN] = (now_us() - b->crowd->start) / 1000;
 	}
-	if (b->crowd->faster)
-		wait_a_while(b, 0);
-	else
-		wake_after(b, b->slow);
+	speak_after(b, 0);
 }
 
 /* What an error asks for. Of type wait, or policy-violation: be quiet for a
@@ -399,9 +383,8 @@ static void entered(struct bot *b, const struct xml_elem *presence)
  * wait, too, but with service-unavailable (XEP-0045 section 7.2.9): there are others. */
 static void heed_error(struct bot *b, const struct xml_elem *e, enum count otherwise)
 {
-	const struct xml_elem *error = xml_child(e, "error", NULL);
-	int slow_down = (error && is_type(error, "wait") && !xml_child(error, "service-unavailable", NS_STANZAS))
-	                || xml_child(error, "policy-violation", NS_STANZAS);
+	int slow_down = has_error(e, "policy-violation")
+	                || (is_type(xml_child(e, "error", NULL), "wait") && !has_error(e, "service-unavailable"));
 
 	b->counts[slow_down ? THROTTLED : otherwise]++;
 	if (slow_down)
@@ -413,51 +396,53 @@ static void heed_error(struct bot *b, const struct xml_elem *e, enum count other
  * unlocked it. Or else we are not welcome. XEP-0045 section 7.2. */
 static void not_entered(struct bot *b, const struct xml_elem *presence)
 {
-	const struct xml_elem *error = xml_child(presence, "error", NULL);
-
-	if (xml_child(error, "conflict", NS_STANZAS) && b->nick < MAX_NICKS) {
-		b->nick++;
-		enter(b);
+	if (has_error(presence, "conflict") && b->namesakes < MAX_NAMESAKES) {
+		enter(b, b->namesakes + 1);
 		return;
 	}
-	if (!xml_child(error, "item-not-found", NS_STANZAS))
+	if (!has_error(presence, "item-not-found"))
 		heed_error(b, presence, NO_ENTRY);
-	b->place = OUTSIDE;
-	wake_after(b, b->slow + RETRY / 2 + roll(b, RETRY / 2));
+	jump_later(b);
 }
 
 static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 {
 	struct bot *b = x->data;
+	int failed = is_type(presence, "error"), gone = is_type(presence, "unavailable");
 
-	if (b->place < ENTERING || !is_here(b, presence))
+	if (b->place < ENTERING || !xmpp_same_account(xml_get(presence, "from"), b->room))
 		return;
-	if (is_type(presence, "error")) {
-		if (b->place == ENTERING)
-			not_entered(b, presence);
+	if (failed && b->place == ENTERING)
+		not_entered(b, presence);
+	if (failed || (!has_status(presence, "110") && !is_me(b, presence)))
 		return;
-	}
-	if (!has_status(presence, "110") && !is_me(b, presence))
-		return;
-	if (!is_type(presence, "unavailable")) {
-		if (b->place == ENTERING)
-			entered(b, presence);
-	} else if (b->place == LEAVING) {
-		step_out(b, OUTSIDE);
+	if (b->place == ENTERING && !gone) {
+		entered(b, presence);
+	} else if (b->place == LEAVING && gone) {
 		jump(b);
-	} else if (b->place == INSIDE) {
+	} else if (b->place == INSIDE && gone) {
 		b->counts[THROWN_OUT]++;
-		step_out(b, OUTSIDE);
-		wake_after(b, b->slow + RETRY / 2 + roll(b, RETRY / 2));
+		jump_later(b);
 	}
 }
 
-/* One of our phrases came back, well or as an error: its number and its time
- * are in the id. Rooms keep the order. */
+/* S: <message from='bot_room_3@conference.localhost' type='error' id='7.12.5d1'>
+ *      <error type='modify'><not-acceptable xmlns='...'/></error></message>
+ * Nobody heard it. With this error, or item-not-found: because we are not in the
+ * room any more, and nobody told us. XEP-0045 section 7.4. */
+static void bounced(struct bot *b, const struct xml_elem *message)
+{
+	heed_error(b, message, BOUNCED);
+	if (has_error(message, "not-acceptable") || has_error(message, "item-not-found")) {
+		b->counts[THROWN_OUT]++;
+		jump_later(b);
+	} else if (b->place == INSIDE)
+		speak_after(b, RETRY);
+}
+
+/* One of our phrases came back, well or as an error. Rooms keep the order. */
 static void came_back(struct bot *b, const struct xml_elem *message, unsigned number, int64_t sent_at)
 {
-	const struct xml_elem *error;
-
 	if (number <= b->heard) {
 		b->counts[REPEATED]++;
 		return;
@@ -466,45 +451,34 @@ static void came_back(struct bot *b, const struct xml_elem *message, unsigned nu
 	b->counts[AWAITED] -= number - b->heard;
 	b->heard = number;
 	if (is_type(message, "error")) {
-		heed_error(b, message, BOUNCED);
-		error = xml_child(message, "error", NULL);
-		if (xml_child(error, "not-acceptable", NS_STANZAS) || xml_child(error, "item-not-found", NS_STANZAS)) {
-			b->counts[THROWN_OUT]++; /* and nobody told us */
-			step_out(b, OUTSIDE);
-		}
-		if (b->place == INSIDE && b->crowd->faster)
-			wait_a_while(b, RETRY);
-		else if (b->place != LEAVING)
-			wake_after(b, b->slow + RETRY);
+		bounced(b, message);
 		return;
 	}
 	b->counts[HEARD]++;
 	count_time(b->counts, now_us() - sent_at);
 	b->slow /= 2;
-	if (!b->crowd->faster && b->place == INSIDE)
-		wake_after(b, b->slow);
+	if (b->place == INSIDE && !b->crowd->faster)
+		speak_after(b, 0);
 }
 
 /* S: <message from='bot_room_3@conference.localhost/jumperbot_7' type='groupchat' id='7.12.5d1'>...
- * A delayed one is of old. */
+ * A delayed one is of old. In an id that is not ours there may be any number: no
+ * more digits are read than a type has room for. */
 static void on_message(struct xmpp *x, const struct xml_elem *message)
 {
 	struct bot *b = x->data;
 	const char *id = xml_get(message, "id");
-	unsigned long number;
-	char *end;
+	unsigned long long number, time;
+	long long bot;
 
-	if (xml_child(message, "delay", "urn:xmpp:delay") || !is_here(b, message))
+	if (xml_child(message, "delay", "urn:xmpp:delay") || !xmpp_same_account(xml_get(message, "from"), b->room))
 		return;
 	if (is_type(message, "groupchat") && xml_child(message, "body", NULL))
 		b->counts[RECEIVED]++;
-	if (!is_me(b, message) && !is_type(message, "error"))
+	if (!id || b->place < INSIDE || (!is_me(b, message) && !is_type(message, "error")))
 		return;
-	if (!id || b->place < INSIDE || strtol(id, &end, 10) != b->number || *end != '.')
-		return;
-	number = strtoul(end + 1, &end, 10);
-	if (number <= b->said && *end == '.')
-		came_back(b, message, (unsigned)number, (int64_t)strtoull(end + 1, NULL, 16));
+	if (sscanf(id, "%10lld.%10llu.%15llx", &bot, &number, &time) == 3 && bot == b->number && number <= b->said)
+		came_back(b, message, (unsigned)number, (int64_t)time);
 }
 
 static void on_close(struct xmpp *x, const char *reason)
@@ -512,15 +486,12 @@ static void on_close(struct xmpp *x, const char *reason)
 	struct bot *b = x->data;
 	int comes_back = xmpp_retry_in(x) >= 0;
 
-	if (b->place != OFFLINE) {
+	if (b->place != OFFLINE)
 		b->counts[LOGGED_IN]--;
-		step_out(b, OFFLINE);
-	}
 	if (!comes_back)
 		b->counts[RUNNING]--;
-	if (reason && b->counts[comes_back ? LOST : REFUSED]++ && comes_back)
-		return; /* of the losses only the first one is told */
-	if (reason)
+	step_out(b, OFFLINE);
+	if (reason && (b->counts[comes_back ? LOST : REFUSED]++ == 0 || !comes_back))
 		fprintf(stderr, "jumperbot_%d: %s%s\n", b->number, reason,
 		        comes_back ? " (and comes back; more of these are only counted)" : "");
 }
@@ -548,7 +519,7 @@ static struct xmpp *make_bot(struct crowd *c, struct share *s, struct bot *b, in
 	b->counts = s->counts;
 	b->number = c->first + i;
 	b->random = (c->seed + (uint32_t)b->number) * 2654435769u | 1;
-	b->room = roll(b, c->rooms);
+	b->room_number = roll(b, c->rooms);
 	snprintf(user, sizeof user, "jumperbot_%d", b->number);
 	o.user = o.trace_name = user;
 	o.start_after = (long)((int64_t)i * 1000 / c->rate);
@@ -916,7 +887,7 @@ static int read_options(int argc, char **argv, struct crowd *c)
 		default: failed = -1;
 		}
 	}
-	return failed || optind < argc || strlen(c->options.host) > 1023 ? -1 : 0;
+	return failed || optind < argc || strlen(c->options.host) > MAX_HOST ? -1 : 0;
 }
 
 int main(int argc, char **argv)
