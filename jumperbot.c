@@ -21,13 +21,11 @@
 #define _POSIX_C_SOURCE 200809L
 #include "xmpp.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -182,7 +180,7 @@ struct crowd {
 /* Bots that share a process. */
 struct share {
 	long long counts[COUNTS]; /* only that process writes them, while it lives */
-	int from, n;            /* the first bot, and how many */
+	int from, n;            /* its first bot, and how many */
 	pid_t pid;              /* 0: it does not run, or no more */
 };
 
@@ -679,20 +677,6 @@ static int summarize(const struct crowd *c)
 
 /* --------------------------------------------------------------- The watch */
 
-/* As many bots as descriptors allow: select() watches those below FD_SETSIZE.
- * A connection is one descriptor; through a tunnel, it is two. */
-static long bots_per_process(const struct crowd *c)
-{
-	struct rlimit l;
-
-	if (getrlimit(RLIMIT_NOFILE, &l))
-		return -1;
-	l.rlim_cur = l.rlim_max < FD_SETSIZE ? l.rlim_max : FD_SETSIZE;
-	if (setrlimit(RLIMIT_NOFILE, &l))
-		return -1;
-	return ((long)l.rlim_cur - SPARE) / (c->options.tunnel ? 2 : 1);
-}
-
 /* Memory, all zero, that is still the same one after fork(): that of a file without
  * a name. NULL on failure. */
 static void *share_memory(size_t size)
@@ -707,65 +691,56 @@ static void *share_memory(size_t size)
 	return memory == MAP_FAILED ? NULL : memory;
 }
 
-/* Gives each process its share; 0, or -1. */
+/* As many bots for each process as descriptors allow: select() watches those below
+ * FD_SETSIZE, and the system may allow fewer (or say -1: any number). A connection
+ * is one descriptor; through a tunnel, it is two. 0, or -1. */
 static int divide(struct crowd *c)
 {
-	long most = bots_per_process(c);
-	int i;
+	long limit = sysconf(_SC_OPEN_MAX);
+	int most = (int)(limit < 0 || limit > FD_SETSIZE ? FD_SETSIZE : limit) - SPARE;
 
+	if (c->options.tunnel)
+		most /= 2;
 	if (most < 1) {
-		fprintf(stderr, "jumperbot: the limit of open files (ulimit -Hn) is too low for %d bots\n", c->bots);
+		fprintf(stderr, "jumperbot: the limit of open files (ulimit -n) is too low for %d bots\n", c->bots);
 		return -1;
 	}
-	c->share_count = (int)((c->bots + most - 1) / most);
+	c->share_count = (c->bots + most - 1) / most;
 	c->shares = share_memory((size_t)c->share_count * sizeof *c->shares);
-	if (!c->shares) {
+	if (!c->shares)
 		perror("jumperbot");
-		return -1;
-	}
-	for (i = 0; i < c->share_count; i++) {
-		c->shares[i].from = (int)((int64_t)c->bots * i / c->share_count);
-		c->shares[i].n = (int)((int64_t)c->bots * (i + 1) / c->share_count) - c->shares[i].from;
-	}
-	return 0;
+	return c->shares ? 0 : -1;
 }
 
-/* Does the process run? If it has ended, what it counted remains, but for who was
- * where, which one that dies cannot take back. */
-static int is_running(struct crowd *c, struct share *s)
+/* One of the processes has ended. What it counted remains, but for who was where:
+ * one that dies cannot take that back. */
+static void end_share(struct crowd *c, struct share *s, int status)
 {
-	int status = 0;
-
-	if (!s->pid)
-		return 0;
-	if (waitpid(s->pid, &status, WNOHANG) == 0)
-		return 1;
+	s->pid = 0;
+	s->counts[RUNNING] = s->counts[LOGGED_IN] = s->counts[IN_ROOM] = s->counts[LAG] = 0;
 	if (status)
 		c->failed = 1;
 	if (WIFSIGNALED(status))
 		fprintf(stderr, "jumperbot: the process with bots %d to %d died of signal %d\n",
 		        s->from, s->from + s->n - 1, WTERMSIG(status));
-	s->counts[RUNNING] = s->counts[LOGGED_IN] = s->counts[IN_ROOM] = s->counts[LAG] = 0;
-	s->pid = 0;
-	return 0;
 }
 
-static int count_processes(struct crowd *c)
+/* Tells those who run that we were interrupted. Returns how many they are. */
+static int look_after(struct crowd *c)
 {
-	int i, n = 0;
+	struct share *s;
+	int status, running = 0;
 
-	for (i = 0; i < c->share_count; i++)
-		n += is_running(c, c->shares + i);
-	return n;
-}
-
-static void pass_on(const struct crowd *c, int signal)
-{
-	int i;
-
-	for (i = 0; i < c->share_count; i++)
-		if (c->shares[i].pid)
-			kill(c->shares[i].pid, signal);
+	for (s = c->shares; s < c->shares + c->share_count; s++) {
+		status = 0;
+		if (s->pid && waitpid(s->pid, &status, WNOHANG) != 0)
+			end_share(c, s, status);
+		if (s->pid && interrupted)
+			kill(s->pid, SIGTERM);
+		running += s->pid != 0;
+	}
+	interrupted = 0;
+	return running;
 }
 
 /* All that the first process does while the others run. Signals are held back but
@@ -779,10 +754,7 @@ static void watch(struct crowd *c)
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
 	sigaction(SIGCHLD, &wake, NULL);
-	while (count_processes(c) > 0) {
-		if (interrupted)
-			pass_on(c, SIGTERM);
-		interrupted = 0;
+	while (look_after(c) > 0) {
 		show(c);
 		pselect(0, NULL, NULL, NULL, &second, &before);
 	}
@@ -793,18 +765,20 @@ static void watch(struct crowd *c)
  * in each of them. */
 static int run_crowd(struct crowd *c)
 {
+	struct share *s;
 	pid_t pid;
 	int i;
 
 	c->watcher = getpid();
 	for (i = 0; i < c->share_count && !c->failed; i++) {
+		s = c->shares + i;
+		s->from = (int)((int64_t)c->bots * i / c->share_count);
+		s->n = (int)((int64_t)c->bots * (i + 1) / c->share_count) - s->from;
 		pid = fork();
 		if (pid == 0)
-			return run_share(c, c->shares + i);
-		if (pid > 0)
-			c->shares[i].pid = pid;
-		else
-			c->failed = 1;
+			return run_share(c, s);
+		s->pid = pid > 0 ? pid : 0;
+		c->failed = pid < 0;
 	}
 	if (c->failed) {
 		perror("jumperbot");
