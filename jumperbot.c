@@ -31,10 +31,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define NS_MUC_USER  "http://jabber.org/protocol/muc#user"
-#define NS_MUC_OWNER "http://jabber.org/protocol/muc#owner"
-#define NS_STANZAS   "urn:ietf:params:xml:ns:xmpp-stanzas"
-
 enum {
 	JOIN_TIMEOUT = 30000,   /* ms for a room to let us in, or out, or to repeat what we said */
 	GRACE = 10000,          /* ms at most at the end, for what was said to come back */
@@ -162,19 +158,19 @@ struct bot {
 	char entered;           /* it has been in a room */
 };
 
-/* What main() was asked for, and the share of one process in it. */
+/* What main() was asked for, and what a process knows of it. */
 struct crowd {
 	struct xmpp_options options;
 	int bots, first, rooms, rate, faster, seconds, seed, listen, monitor;
 	int64_t start;          /* us */
-	pid_t watcher;          /* the first process */
-	long long lag;          /* ms: how late the loop was, at worst, in this second */
-	char ending;            /* nobody says or does any more */
 	struct share *shares;   /* in memory that all processes see */
 	int share_count;
-	int failed;             /* one of the processes */
-	long long shown[COUNTS]; /* the sums, when they were shown last */
-	int64_t shown_at;       /* us */
+	pid_t watcher;          /* the first process. It alone knows: */
+	int failed;             /* did another one end badly? */
+	long long shown[COUNTS]; /* the sums, when they were shown last... */
+	int64_t shown_at;       /* ...and when that was, in us */
+	int ending;             /* the others know: nobody says or does anything any more; */
+	long long lag;          /* ms: how late the loop was, at worst, in this second */
 };
 
 /* Bots that share a process. */
@@ -291,7 +287,7 @@ static void on_wake(struct xmpp *x)
 
 	raise_to(&b->crowd->lag, (now_us() - b->due) / 1000);
 	if (b->crowd->ending)
-		return;
+		return; /* it stays where it is, to hear its last phrase */
 	if (b->place == INSIDE) {
 		speak(b);
 		return;
@@ -312,9 +308,9 @@ static int is_type(const struct xml_elem *e, const char *type)
 
 /* <error type='cancel'><conflict xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>
  * RFC 6120 section 8.3. */
-static int has_error(const struct xml_elem *e, const char *condition)
+static int has_error(const struct xml_elem *stanza, const char *condition)
 {
-	return xml_child(xml_child(e, "error", NULL), condition, NS_STANZAS) != NULL;
+	return xml_child(xml_child(stanza, "error", NULL), condition, "urn:ietf:params:xml:ns:xmpp-stanzas") != NULL;
 }
 
 /* If the room that we opened stays locked, nobody else can come in. */
@@ -323,7 +319,7 @@ static void note_unlocked(struct xmpp *x, const struct xml_elem *answer, void *d
 	struct bot *b = x->data;
 
 	(void)data;
-	if (answer && is_type(answer, "error"))
+	if (is_type(answer, "error"))
 		b->counts[NO_ENTRY]++;
 }
 
@@ -339,7 +335,7 @@ static int is_me(const struct bot *b, const struct xml_elem *e)
  * XEP-0045 section 15.6. */
 static int has_status(const struct xml_elem *presence, const char *code)
 {
-	const struct xml_elem *x = xml_child(presence, "x", NS_MUC_USER), *e;
+	const struct xml_elem *x = xml_child(presence, "x", "http://jabber.org/protocol/muc#user"), *e;
 
 	for (e = x ? x->children : NULL; e; e = e->next)
 		if (!strcmp(e->name, "status") && xml_get(e, "code") && !strcmp(xml_get(e, "code"), code))
@@ -355,7 +351,7 @@ static int has_status(const struct xml_elem *presence, const char *code)
 static void entered(struct bot *b, const struct xml_elem *presence)
 {
 	if (has_status(presence, "201"))
-		xmpp_request(b->x, "set", b->room, "<query xmlns='" NS_MUC_OWNER "'>"
+		xmpp_request(b->x, "set", b->room, "<query xmlns='http://jabber.org/protocol/muc#owner'>"
 		             "<x xmlns='jabber:x:data' type='submit'/></query>", note_unlocked, NULL);
 	b->place = INSIDE;
 	b->phrases = 5 + roll(b, 5);
@@ -371,10 +367,10 @@ static void entered(struct bot *b, const struct xml_elem *presence)
 /* What an error asks for. Of type wait, or policy-violation: be quiet for a
  * while, and then for twice that (RFC 6120 section 8.3). A room that is full says
  * wait, too, but with service-unavailable (XEP-0045 section 7.2.9): there are others. */
-static void heed_error(struct bot *b, const struct xml_elem *e, enum count otherwise)
+static void heed_error(struct bot *b, const struct xml_elem *stanza, enum count otherwise)
 {
-	int slow_down = has_error(e, "policy-violation")
-	                || (is_type(xml_child(e, "error", NULL), "wait") && !has_error(e, "service-unavailable"));
+	int wait = is_type(xml_child(stanza, "error", NULL), "wait") && !has_error(stanza, "service-unavailable");
+	int slow_down = wait || has_error(stanza, "policy-violation");
 
 	b->counts[slow_down ? THROTTLED : otherwise]++;
 	if (slow_down)
@@ -458,8 +454,7 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 {
 	struct bot *b = x->data;
 	const char *id = xml_get(message, "id");
-	unsigned long long number, time;
-	long long bot;
+	unsigned long long bot, number, sent_at;
 
 	if (xml_child(message, "delay", "urn:xmpp:delay") || !xmpp_same_account(xml_get(message, "from"), b->room))
 		return;
@@ -467,8 +462,9 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 		b->counts[RECEIVED]++;
 	if (!id || b->place < INSIDE || (!is_me(b, message) && !is_type(message, "error")))
 		return;
-	if (sscanf(id, "%10lld.%10llu.%15llx", &bot, &number, &time) == 3 && bot == b->number && number <= b->said)
-		came_back(b, message, (unsigned)number, (int64_t)time);
+	if (sscanf(id, "%10llu.%10llu.%15llx", &bot, &number, &sent_at) == 3
+	    && bot == (unsigned)b->number && number <= b->said)
+		came_back(b, message, (unsigned)number, (int64_t)sent_at);
 }
 
 static void on_close(struct xmpp *x, const char *reason)
@@ -615,7 +611,8 @@ static void print_line(const struct crowd *c, const long long *sums, int64_t now
 		recent[i] = i < SUMS ? sums[i] - c->shown[i] : sums[i];
 	printf("%4d s: %lld running, %lld logged in, %lld in a room; %.0f/s sent, %.0f/s received; "
 	       "round trip %.1f ms (99%%: %.1f, ever: %.1f)", (int)((now - c->start) / 1000000),
-	       sums[RUNNING], sums[LOGGED_IN], sums[IN_ROOM], (double)recent[SENT] / seconds, (double)recent[RECEIVED] / seconds,
+	       sums[RUNNING], sums[LOGGED_IN], sums[IN_ROOM],
+	       (double)recent[SENT] / seconds, (double)recent[RECEIVED] / seconds,
 	       percentile(recent, 0.5), percentile(recent, 0.99), (double)sums[LONGEST] / 1000);
 	for (i = LOST; i <= REPEATED; i++)
 		if (sums[i])
@@ -658,8 +655,7 @@ static int summarize(const struct crowd *c)
 	add_up(c, sums);
 	if (c->monitor && isatty(STDOUT_FILENO))
 		putchar('\n');
-	printf("bots=%d\n", c->bots);
-	print_counts(sums, ENTERED, ENTERED);
+	printf("bots=%d\nentered=%lld\n", c->bots, sums[ENTERED]);
 	if (sums[ENTERED] == c->bots)
 		printf("all_in_ms=%lld\n", sums[ALL_IN]);
 	printf("seconds=%.1f\n", (double)(now_us() - c->start) / 1e6);
