@@ -1014,13 +1014,13 @@ static long pbkdf2_run(struct pbkdf2 *p, long most)
 static int decode_base64(struct buffer *b, const char *s, size_t n)
 {
 	const char *digit;
-	size_t i, pad = 0;
+	size_t i, digits = n;
 	uint32_t v = 0;
 	uint8_t byte;
 
-	while (pad < 2 && pad < n && s[n - 1 - pad] == '=')
-		pad++;
-	for (i = 0; i < n - pad; i++) {
+	while (digits > 0 && n - digits < 2 && s[digits - 1] == '=')
+		digits--;
+	for (i = 0; i < digits; i++) {
 		digit = strchr(base64_digits, s[i]);
 		if (!digit || !*digit)
 			return -1;
