@@ -462,7 +462,7 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 		b->counts[RECEIVED]++;
 	if (!id || b->place < INSIDE || (!is_me(b, message) && !is_type(message, "error")))
 		return;
-	if (sscanf(id, "%10llu.%10llu.%15llx", &bot, &number, &sent_at) == 3
+	if (sscanf(id, "%10llu.%10llu.%15llx", &bot, &number, &sent_at) == 3 /* NOLINT(cert-err34-c): the widths see to it */
 	    && bot == (unsigned)b->number && number <= b->said)
 		came_back(b, message, (unsigned)number, (int64_t)sent_at);
 }

@@ -86,6 +86,7 @@ struct xmlstream {
 	struct xml_elem *tree;  /* the root of the tree under way */
 	struct xml_elem **elem_slot; /* where the next element is linked in */
 	struct xml_attr **attr_slot; /* where the next attribute is */
+	struct xml_attr *declared; /* the attributes of the XML declaration */
 	size_t depth;           /* how many elements are open, the root included */
 	const struct binding *bindings; /* all in scope, the last one declared first */
 	struct buffer text;     /* of the open elements, see begin_element() */
@@ -729,12 +730,13 @@ static const char *next_value(struct xml_attr **a, const char *name)
  * second ?. */
 static int take_declaration(struct xmlstream *xs, const char *p, const char *end)
 {
-	struct xml_attr *a = NULL;
 	const char *version, *encoding, *standalone;
+	struct xml_attr *a;
 
-	xs->attr_slot = &a;
+	xs->attr_slot = &xs->declared;
 	if (*end != '?' || memchr(p, '&', (size_t)(end - p)) || take_attrs(xs, p + 3, end))
 		return xs->event == XML_ERROR ? -1 : malformed(xs, end, "bad XML declaration");
+	a = xs->declared;
 	version = next_value(&a, "version");
 	encoding = next_value(&a, "encoding");
 	standalone = next_value(&a, "standalone");
