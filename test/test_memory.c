@@ -48,13 +48,6 @@ static char *try_strdup(const char *s)
 	return fails() ? NULL : counted(strdup(s));
 }
 
-static void *try_realloc(void *block, size_t n)
-{
-	if (fails())
-		return NULL;
-	return block ? realloc(block, n) : counted(realloc(NULL, n));
-}
-
 static void counting_free(void *block)
 {
 	blocks -= block != NULL;
@@ -81,7 +74,6 @@ static int open_zeros(const char *path, int flags)
 
 #define malloc try_malloc
 #define calloc try_calloc
-#define realloc try_realloc
 #undef strdup
 #define strdup try_strdup
 #define free counting_free
@@ -95,7 +87,6 @@ static int open_zeros(const char *path, int flags)
 #undef open
 #undef malloc
 #undef calloc
-#undef realloc
 #undef strdup
 #undef free
 
