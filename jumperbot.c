@@ -229,6 +229,8 @@ static void jump(struct bot *b)
 	const struct crowd *c = b->crowd;
 
 	step_out(b, OUTSIDE);
+	if (c->ending)
+		return;
 	b->room_number = c->rooms > 1 ? (b->room_number + 1 + roll(b, c->rooms - 1)) % c->rooms : 0;
 	snprintf(b->room, sizeof b->room, "bot_room_%d@conference.%s", b->room_number, c->options.host);
 	enter(b, 0);
