@@ -100,6 +100,19 @@ struct request {
 	void *data;
 };
 
+/* A command that carries our stream, as ssh's ProxyCommand does: what it reads
+ * and writes is one end of a pair of sockets, and the other is our connection. */
+struct tunnel {
+	pid_t pid;              /* 0: it has ended */
+	int err;                /* what it writes to standard error comes out here; -1: no more */
+	char said[300];         /* the last of that, n bytes */
+	size_t n;
+	int64_t deadline;       /* for it to end, when its input has */
+	char killed;            /* it did not end by itself */
+	char wanted;            /* the end of the connection; else there is a reason */
+	char reason[REASON_SIZE];
+};
+
 struct conn {
 	struct xmpp x;          /* what the bot sees; first, so that &c->x is c */
 	struct xmpp_options o;  /* complete, with strings of its own */
@@ -498,8 +511,10 @@ static int lose(struct conn *c, const char *format, ...)
 
 static void say_goodbye(struct conn *c)
 {
-	if (c->state >= ENDING)
+	if (c->state >= ENDING) /* a callback of tear_down() may want no more, too */
 		c->no_retry = 1;
+	if (c->state == ENDING)
+		c->tunnel->wanted = 1;
 	if (c->state >= CLOSING)
 		return;
 	if (c->state <= CONNECTING || queue(c, "</stream:stream>")) {
@@ -640,18 +655,6 @@ static int connected(struct conn *c)
 
 /* -------------------------------------------------------------- The tunnel */
 
-/* A command that carries our stream, as ssh's ProxyCommand does: what it reads
- * and writes is one end of a pair of sockets, and the other is our connection. */
-struct tunnel {
-	pid_t pid;              /* 0: it has ended */
-	int err;                /* what it writes to standard error comes out here; -1: no more */
-	char said[300];         /* the last of that, n bytes */
-	size_t n;
-	char killed;            /* it did not end by itself */
-	char wanted;            /* the end of the connection; else there is a reason */
-	char reason[REASON_SIZE];
-};
-
 /* Is it safe as part of a shell command? Only these characters are, and no - at
  * the beginning, which would make it an option. */
 static int is_safe(const char *name)
@@ -758,7 +761,8 @@ static void end_tunnel(struct conn *c, const char *reason)
 	c->state = ENDING;
 	c->wake = 0;
 	c->due = now_ms();
-	c->deadline = after(TUNNEL_TIMEOUT);
+	c->deadline = 0;
+	c->tunnel->deadline = after(TUNNEL_TIMEOUT);
 	c->tunnel->wanted = !reason;
 	if (reason)
 		snprintf(c->tunnel->reason, REASON_SIZE, "%s", reason);
@@ -774,7 +778,7 @@ static void await_tunnel(struct conn *c)
 	int status = 0;
 
 	if (waitpid(t->pid, &status, WNOHANG) == 0) { /* NOLINT(clang-analyzer-core.NullDereference): ENDING has a tunnel */
-		if (now_ms() >= c->deadline) {
+		if (now_ms() >= t->deadline) {
 			kill(-t->pid, SIGKILL);
 			t->killed = 1;
 		}
@@ -1792,8 +1796,9 @@ static void destroy(struct conn *c)
 
 /* Waits until a descriptor is ready or it is time `until` (0: no timer). Signals
  * are held back from the look at `stopping` to the moment when pselect() sleeps:
- * one that came between them would not wake it. */
-static int wait_ready(int max, fd_set *readable, fd_set *writable, int64_t until)
+ * one that came between them would not wake it. One that set `stopping` after the
+ * connections had `seen` it leaves no time to sleep. */
+static int wait_ready(int max, fd_set *readable, fd_set *writable, int64_t until, int seen)
 {
 	int64_t ms = until ? until - now_ms() : 0;
 	struct timespec t = {0, 0};
@@ -1802,11 +1807,11 @@ static int wait_ready(int max, fd_set *readable, fd_set *writable, int64_t until
 
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
-	if (ms > 0 && !stopping) {
+	if (ms > 0 && stopping == seen) {
 		t.tv_sec = (time_t)(ms / 1000);
 		t.tv_nsec = (long)(ms % 1000) * 1000000;
 	}
-	n = pselect(max + 1, readable, writable, NULL, until || stopping ? &t : NULL, &before);
+	n = pselect(max + 1, readable, writable, NULL, until || stopping != seen ? &t : NULL, &before);
 	saved = errno;
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (n < 0 && saved == EINTR) {
@@ -1837,7 +1842,7 @@ static long take_turn(struct xmpp **conns, size_t n, int64_t until)
 	fd_set readable, writable;
 	long alive = 0, rounds = ROUNDS_AT_ONCE;
 	int64_t now;
-	int max = -1;
+	int max = -1, seen = stopping;
 	size_t i;
 
 	for (i = 0; i < n; i++)
@@ -1853,7 +1858,7 @@ static long take_turn(struct xmpp **conns, size_t n, int64_t until)
 		}
 	if (!alive)
 		return 0;
-	if (wait_ready(max, &readable, &writable, until) < 0)
+	if (wait_ready(max, &readable, &writable, until, seen) < 0)
 		return -1;
 	now = now_ms();
 	for (i = 0; i < n; i++)
@@ -1968,6 +1973,7 @@ void xmpp_free(struct xmpp *x)
 	x->on_message = x->on_presence = NULL;
 	x->on_close = NULL;
 	c->doomed = 1;
+	c->no_retry = 1;
 	if (c->busy)
 		tear_down(c);
 	else {
