@@ -45,8 +45,8 @@ const char *xml_get(const struct xml_elem *e, const char *name);
 struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const char *ns);
 
 /* Prints the tree, indented and escaped. Line breaks stand inside the tags,
- * where XML allows them without making text: what prints parses back to the
- * same tree (if no tag has more than 100 attributes in namespaces). */
+ * where XML allows them without making text: what prints parses back to the same
+ * tree, but namespaces are declared anew, and that may pass the parser's limits. */
 void xml_print(const struct xml_elem *e, FILE *out);
 
 /* Frees a whole tree; `root` is one that xmlstream_next() gave, or NULL. All
@@ -176,9 +176,8 @@ int xmpp_leave(struct xmpp *x, const char *room, const char *nick);
  * NULL is the own account, `payload` raw XML. If it returns 0, `callback` is
  * called exactly once: with the result or error stanza from the entity that
  * was asked, or with NULL when the connection went away (before on_close) or 30 s
- * have passed. If
- * it returns -1, as xmpp_send() or because 1,000 answers are awaited already,
- * never. */
+ * have passed. If it returns -1, as xmpp_send() or because 1,000 answers are
+ * awaited already, never. */
 int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
                  void (*callback)(struct xmpp *, const struct xml_elem *answer, void *data), void *data);
 
