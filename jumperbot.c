@@ -34,7 +34,7 @@
 enum {
 	JOIN_TIMEOUT = 30000,   /* ms for a room to let us in, or out, or to repeat what we said */
 	GRACE = 10000,          /* ms at most at the end, for what was said to come back */
-	RETRY = 2000,           /* ms at most until we try another room */
+	RETRY = 2000,           /* ms at most, and what the server wants us to be slower, until we try again */
 	MAX_SLOW = 60000,       /* ms more between phrases, where the server wants us to slow down */
 	MAX_NAMESAKES = 10,     /* in a room, before we try another one */
 	TICK = 1000000,         /* us from one look at the clock to the next */
@@ -681,8 +681,11 @@ static void *share_memory(size_t size)
 {
 	FILE *file = tmpfile();
 	void *memory = MAP_FAILED;
+	size_t i;
 
-	if (file && !ftruncate(fileno(file), (off_t)size))
+	for (i = 0; file && i < size; i++)
+		putc(0, file); /* all of it: where the disk is full, a hole would kill us when we write there */
+	if (file && !fflush(file) && !ferror(file))
 		memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fileno(file), 0);
 	if (file)
 		fclose(file); /* the memory remains */
