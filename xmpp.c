@@ -1089,7 +1089,7 @@ static void scram_prove(const uint32_t hi[5], const void *messages, size_t n, ui
 }
 
 /* Reads the server's first message and prepares the hashing that it asks for.
- * NULL, or what is wrong. */
+ * NULL, or what is wrong with it; memory may have run out, either way. */
 static const char *read_challenge(struct scram *s, const char *password, const char *first)
 {
 	size_t nonce_n, salt_n, rounds_n;
@@ -1097,7 +1097,7 @@ static const char *read_challenge(struct scram *s, const char *password, const c
 	const char *salt64 = scram_attr(first, 's', &salt_n);
 	const char *rounds_at = scram_attr(first, 'i', &rounds_n);
 	long rounds = rounds_at ? strtol(rounds_at, NULL, 10) : 0; /* a huge one is LONG_MAX */
-	struct buffer salt = {0};
+	size_t end = s->messages.end;
 	int failed;
 
 	if (!nonce || !salt64 || !rounds_at || first[0] != 'r')
@@ -1106,16 +1106,15 @@ static const char *read_challenge(struct scram *s, const char *password, const c
 		return "its nonce does not extend ours";
 	if (rounds < MIN_ROUNDS || rounds > MAX_ROUNDS || strspn(rounds_at, "0123456789") != rounds_n)
 		return "it asks for too few or too many rounds of hashing";
-	failed = decode_base64(&salt, salt64, salt_n) || buffer_append(&salt, "\0\0\0\1", 4);
+	failed = decode_base64(&s->messages, salt64, salt_n) || buffer_append(&s->messages, "\0\0\0\1", 4);
 	if (!failed)
-		pbkdf2_init(&s->hash, password, salt.bytes, salt.end, rounds);
-	buffer_free(&salt);
-	if (failed)
-		return "its salt is not base64";
+		pbkdf2_init(&s->hash, password, s->messages.bytes + end, s->messages.end - end, rounds);
+	s->messages.end = end; /* the salt was there for a moment only */
 	append(&s->messages, ",%r,", first);
 	s->final = s->messages.end;
 	append(&s->messages, "c=biws,r="); /* biws: base64 of n,, */
-	return buffer_append(&s->messages, nonce, nonce_n) ? "out of memory" : NULL;
+	buffer_append(&s->messages, nonce, nonce_n);
+	return failed ? "its salt is not base64" : NULL;
 }
 
 /* C: <auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>
@@ -1145,10 +1144,14 @@ static int take_challenge(struct conn *c, struct xml_elem *e)
 {
 	struct buffer first = {0};
 	const char *error = "it is not base64";
+	int no_memory;
 
 	if (!decode_base64(&first, e->text, strlen(e->text)) && !buffer_append(&first, "", 1))
 		error = read_challenge(c->scram, c->o.password, first.bytes);
+	no_memory = first.failed || c->scram->messages.failed;
 	buffer_free(&first);
+	if (no_memory)
+		return lose(c, "out of memory");
 	if (error)
 		return lose(for_good(c), "bad challenge from the server: %s", error);
 	c->state = HASHING;
@@ -1219,26 +1222,32 @@ static int begin_plain(struct conn *c)
 }
 
 /* Anybody could say success: only who knows our password can sign it. What the
- * server says must be base64 of v=signature; more may follow behind a comma. */
+ * server says must be base64 of v=signature; more may follow behind a comma. 1 if
+ * it is, 0 if not, -1 when memory ran out. */
 static int is_signed(const struct scram *s, const char *text)
 {
 	struct buffer got = {0}, want = {0};
 	int differ = decode_base64(&got, text, strlen(text)) || append(&want, "v=%b", s->signature, sizeof s->signature)
 	             || got.end < want.end || (got.end > want.end && got.bytes[want.end] != ',');
+	int no_memory = got.failed || want.failed;
 	size_t i;
 
 	for (i = 0; i < want.end && i < got.end; i++) /* all, so that the time tells nothing */
 		differ |= got.bytes[i] ^ want.bytes[i];
 	buffer_free(&got);
 	buffer_free(&want);
-	return !differ;
+	return no_memory ? -1 : !differ;
 }
 
 /* S: <success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>base64 of v=...</success>
  * With PLAIN there is nothing in it. */
 static int take_success(struct conn *c, struct xml_elem *e)
 {
-	if (c->scram && !is_signed(c->scram, e->text))
+	int is = c->scram ? is_signed(c->scram, e->text) : 1;
+
+	if (is < 0)
+		return lose(c, "out of memory");
+	if (!is)
 		return lose(for_good(c), "the server cannot prove that it knows our password");
 	forget_scram(c);
 	return open_stream(c, WAIT_HEADER_AGAIN);

@@ -1,7 +1,7 @@
 /* test_memory.c - what happens when memory runs out: the first allocation fails,
  * in the next run the second, and so on, until a run needs no more. Whichever it
- * is, the bot comes through or ends with a reason, and nothing is lost: no memory,
- * no descriptor, no answer to a request.
+ * is, the bot comes through or, if it is not to come back, ends with a reason, and
+ * nothing is lost: no memory, no descriptor, no answer to a request.
  *
  * The run is a login with SCRAM, a join, a request and an echo, then a lost
  * connection and the same again, with PLAIN. The server is in this process: it
@@ -211,7 +211,7 @@ static void note_end(struct xmpp *x, const char *reason)
 {
 	struct client *c = x->data;
 
-	c->ended = reason && *reason && xmpp_retry_in(x) < 0;
+	c->ended = reason && *reason && xmpp_retry_in(x) < 0 && !conn_of(x)->o.reconnect; /* memory comes back */
 }
 
 /* Returns whether the client came through, or ended with a reason. */
