@@ -117,6 +117,7 @@ struct conn {
 	struct xmpp x;          /* what the bot sees; first, so that &c->x is c */
 	struct xmpp_options o;  /* complete, with strings of its own */
 	char traced;            /* 'C' or 'S' when a trace line is unfinished, else 0 */
+	char cut;               /* what was traced last may be the first half of a control character */
 	enum state state;
 	int fd;                 /* -1 when there is none */
 	struct tunnel *tunnel;  /* while there is one */
@@ -188,11 +189,10 @@ static size_t control(const char *p, size_t n)
 }
 
 /* The wire in the notation of the RFCs. `whole`: a stanza ends here, and so does
- * the line; with a name each piece is a line, for others write to the same file.
- * A piece may begin with the second half of a control character. */
+ * the line; with a name each piece is a line, for others write to the same file. */
 static void trace(struct conn *c, char who, const char *p, size_t n, int whole)
 {
-	const char *end = p + n, *begin = p, *name = c->o.trace_name;
+	const char *end = p + n, *name = c->o.trace_name;
 
 	if (!c->o.trace || n == 0)
 		return;
@@ -202,12 +202,13 @@ static void trace(struct conn *c, char who, const char *p, size_t n, int whole)
 	if (c->traced != who)
 		fprintf(c->o.trace, "%c%s%s%s: ", who, name ? "(" : "", name ? name : "", name ? ")" : "");
 	while (p < end) {
-		n = p == begin && (*p & 0xE0) == 0x80 ? 1 : control(p, (size_t)(end - p));
+		n = c->cut && (*p & 0xE0) == 0x80 ? 1 : control(p, (size_t)(end - p));
 		if (n > 0)
 			fprintf(c->o.trace, "\\x%02X", (unsigned char)p[n - 1]);
 		else
 			putc(*p, c->o.trace);
 		p += n ? n : 1;
+		c->cut = n == 0 && p[-1] == '\xC2';
 	}
 	if (whole)
 		putc('\n', c->o.trace);

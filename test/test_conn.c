@@ -412,10 +412,11 @@ static void test_close_when_lost(void)
 }
 
 /* Two that share a file: each piece is a line and says whose it is. A control
- * character is shown, also one that comes in two pieces. */
+ * character is shown, also one that comes in two pieces; a letter (here a sharp s)
+ * is left as it is. */
 static void test_trace(void)
 {
-	static const char wanted[] = "S(b): <x>\nS(a): <y>\xC2\nS(a): \\x9B\n";
+	static const char wanted[] = "S(b): <x>\nS(a): <y>\xC2\nS(a): \\x9B\nS(a): \xC3\nS(a): \x9F\n";
 	struct xmpp_options o = {.user = "a", .password = "a", .host = "localhost"};
 	char seen[100];
 	struct xmpp *a, *b;
@@ -433,6 +434,8 @@ static void test_trace(void)
 	trace(conn_of(b), 'S', "<x>", 3, 0);
 	trace(conn_of(a), 'S', "<y>\xC2", 4, 0);
 	trace(conn_of(a), 'S', "\x9B", 1, 0);
+	trace(conn_of(a), 'S', "\xC3", 1, 0);
+	trace(conn_of(a), 'S', "\x9F", 1, 0);
 	rewind(o.trace);
 	n = fread(seen, 1, sizeof seen, o.trace);
 	check("two traces in one file", n == sizeof wanted - 1 && !memcmp(seen, wanted, n));
