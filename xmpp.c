@@ -603,8 +603,8 @@ static int connect_next(struct conn *c, int error)
 		c->addr = c->addr->ai_next;
 	}
 	if (c->fd < 0 && error == EMFILE)
-		return lose(for_good(c), "too many connections: no descriptor is left (ulimit -n), or none below %d, "
-		                         "which is all that select() can watch", FD_SETSIZE);
+		return lose(c, "too many connections: no descriptor is left (ulimit -n), or none below %d, "
+		               "which is all that select() can watch", FD_SETSIZE);
 	if (c->fd < 0)
 		return lose(c, "cannot connect to %s port %d: %s", c->o.server, c->o.port, strerror(error));
 	c->due = c->addr ? after(ATTEMPT_TIMEOUT) : 0;
@@ -723,7 +723,7 @@ static int open_tunnel(struct conn *c)
 		free(t);
 		if (!safe)
 			return lose(for_good(c), "the name of host or server cannot be part of a tunnel's command");
-		return lose(error == EMFILE ? for_good(c) : c, "cannot start a tunnel: %s", strerror(error));
+		return lose(c, "cannot start a tunnel: %s", strerror(error));
 	}
 	setpgid(t->pid, t->pid); /* parent and child both do it, for either may run first */
 	t->err = err[0];
