@@ -185,6 +185,7 @@ group_cli() {
 		check "no tunnel through '$host'" fails 1 'cannot be part of a tunnel' "$echobot" -e "$host" -x true
 	done
 	check "a tunnel that does not end is killed" stuck_tunnel
+	check "jumperbot: no room on the disk" full_disk
 	check "an unknown host" tries_again '^echobot: .*does-not-exist\.invalid' "$echobot" -t does-not-exist.invalid
 }
 
@@ -196,6 +197,12 @@ stuck_tunnel() {
 	wait_for 10 [ -s "$tmp/stuck" ] && kill $pid
 	wait_for 4 gone $pid || { echo "still running 4 s after SIGTERM"; return 1; }
 	forget $pid && gone "$(cat "$tmp/stuck")"
+}
+
+# As if the disk were full where the processes share their counts: no file may grow.
+full_disk() {
+	(trap '' XFSZ; ulimit -f 0; "$jumperbot" -p 1 -d 1; echo "status $?") 2>&1 | cat >"$tmp/stdout"
+	says '^jumperbot: .*too large' "$tmp/stdout" && says '^status 1$' "$tmp/stdout"
 }
 
 # ------------------------------------------------------------------ README

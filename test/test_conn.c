@@ -397,6 +397,89 @@ static void test_free_between(void)
 	close(fds[1]);
 }
 
+/* A bot that is freed when its request is lost makes no other attempt, either. */
+static void test_free_when_lost(void)
+{
+	struct xmpp *x;
+	int fds[2], asked_once = 0;
+
+	x = logged_in(fds);
+	xmpp_request(x, "get", NULL, "<q/>", free_it, &asked_once);
+	close(fds[1]);
+	check("freed while it is lost", !xmpp_run(&x, 1) && asked_once == 1 && closes == 0 && !x);
+	x = logged_in(fds);
+	xmpp_request(x, "get", NULL, "<q/>", free_it, &asked_once);
+	conn_of(x)->busy = 1; /* as in a turn */
+	lose(conn_of(x), "no reason");
+	check("freed in a turn, and not to be tried again", asked_once == 2 && xmpp_retry_in(x) < 0);
+	destroy(conn_of(x));
+	close(fds[1]);
+}
+
+/* Turns the loop to the end of the connection; how often. */
+static int turns_to_end(struct xmpp **x)
+{
+	int turns = 0;
+
+	while (turns < 10000 && xmpp_turn(x, 1, -1) > 0)
+		turns++;
+	return turns;
+}
+
+/* A server that does not say goodbye: we wait for it in our sleep. */
+static void test_stop(void)
+{
+	struct xmpp *x;
+	int fds[2], turns;
+
+	x = logged_in(fds);
+	xmpp_stop();
+	turns = turns_to_end(&x);
+	check("after xmpp_stop() the loop sleeps", turns < 10 && closes == 1 && !*ended);
+	close(fds[1]);
+	xmpp_free(x);
+}
+
+/* A login through this command, which is not finished. */
+static struct xmpp *tunneled(const char *command)
+{
+	struct xmpp_options o = {.user = "a", .password = "a", .host = "localhost", .login_timeout = 50};
+	struct xmpp *x;
+
+	o.tunnel = command;
+	x = xmpp_new(&o);
+	if (!x)
+		die("xmpp_new");
+	x->on_close = note_end;
+	*ended = '\0';
+	closes = 0;
+	return x;
+}
+
+/* Its end is looked for 50 times a second, and after a second it is killed. */
+static void test_stuck_tunnel(void)
+{
+	struct xmpp *x = tunneled("sleep 100");
+	int turns = turns_to_end(&x);
+
+	check("a tunnel that does not end is awaited patiently", turns < 100 && closes == 1);
+	check("and is no reason", !strcmp(ended, "login not finished within 0.05 s: still no sign of the stream header"));
+	xmpp_free(x);
+}
+
+/* The bot wants the end while the tunnel is ending for another reason. */
+static void test_close_while_ending(void)
+{
+	struct xmpp *x = tunneled("sleep 0.1; exit 3");
+
+	while (conn_of(x)->state != ENDING && xmpp_turn(&x, 1, -1) > 0)
+		;
+	xmpp_close(x);
+	xmpp_run(&x, 1);
+	check("closed while the tunnel ends", closes == 1 && !*ended);
+	xmpp_free(x);
+}
+
 /* A bot that closes when its request is lost wants no other attempt. */
 static void test_close_when_lost(void)
 {
@@ -541,6 +624,10 @@ int main(void)
 	test_last_words();
 	test_free_between();
 	test_close_when_lost();
+	test_free_when_lost();
+	test_stop();
+	test_stuck_tunnel();
+	test_close_while_ending();
 	test_trace();
 	test_formats();
 	test_queue();
