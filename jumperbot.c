@@ -58,8 +58,8 @@ static const char *const phrases[] = {
  *     heard       own phrases that came back
  *     received    phrases heard, whoever said them
  *     lost        connections, or attempts at one, whatever the reason; they come back
- *     refused     logins, for good
- *     no_entry    rooms that would not have us
+ *     refused     connections that ended for good, before we wanted it: a wrong password, say
+ *     no_entry    rooms that would not have us, or that we could not unlock
  *     thrown_out  of a room: kicked, room destroyed, silently forgotten
  *     throttled   told to slow down
  *     bounced     phrases that came back as an error
@@ -657,7 +657,8 @@ static int summarize(const struct crowd *c)
 	add_up(c, sums);
 	if (c->monitor && isatty(STDOUT_FILENO))
 		putchar('\n');
-	printf("bots=%d\nentered=%lld\n", c->bots, sums[ENTERED]);
+	printf("bots=%d\n", c->bots);
+	print_counts(sums, ENTERED, ENTERED);
 	if (sums[ENTERED] == c->bots)
 		printf("all_in_ms=%lld\n", sums[ALL_IN]);
 	printf("seconds=%.1f\n", (double)(now_us() - c->start) / 1e6);
