@@ -120,20 +120,17 @@ static int no_memory(struct xmlstream *xs)
 
 /* -------------------------------------------------------------- Characters */
 
-int buffer_reserve(struct buffer *b, size_t n)
+/* Makes room for n bytes behind `end`; 0, or -1 when memory ran out. */
+static int reserve(struct buffer *b, size_t n)
 {
 	size_t used = b->end - b->start, size = b->size ? b->size : 64;
 	char *bytes;
 
-	b->failed = b->failed || n > SIZE_MAX / 4 - used;
-	if (b->failed)
+	if (n > SIZE_MAX / 4 - used)
 		return -1;
-	if (n <= b->size - b->end)
-		return 0;
 	while (size < 2 * used + n) /* so that what was moved now is not moved again soon */
 		size *= 2;
 	bytes = malloc(size);
-	b->failed = !bytes;
 	if (!bytes)
 		return -1;
 	if (used > 0)
@@ -145,7 +142,8 @@ int buffer_reserve(struct buffer *b, size_t n)
 
 int buffer_append(struct buffer *b, const void *bytes, size_t n)
 {
-	if (b->failed || (n > b->size - b->end && buffer_reserve(b, n)))
+	b->failed = b->failed || (n > b->size - b->end && reserve(b, n));
+	if (b->failed)
 		return -1;
 	if (n > 0)
 		memcpy(b->bytes + b->end, bytes, n);
@@ -1032,7 +1030,8 @@ static void print_start(const struct xml_elem *e, const char *outer_ns, FILE *ou
 
 /* Walks the tree by its links: down to the first child, else on to the next, else
  * up. A tag's > is printed when it is known what follows, behind the line break:
- * there that is part of the tag and not of the text. */
+ * there that is part of the tag and not of the text. (Between the / and > of an
+ * empty element none may stand, so that has an end tag, too.) */
 void xml_print(const struct xml_elem *root, FILE *out)
 {
 	const struct xml_elem *e = root;

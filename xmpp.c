@@ -83,12 +83,14 @@ enum state {
 	READY, CLOSING, ENDING, CLOSED
 };
 
-/* What a state waits for, for people. */
+/* What a state waits for, for people. The others never wait for the server. */
 static const char *const awaited[] = {
-	"the next attempt", "the connection", "the stream header", "the stream features", "the new account",
-	"a SASL challenge", "the answer that we compute", "the SASL result", "the second stream header",
-	"the second stream features", "the bound resource", "the session", "stanzas", "the end of the stream",
-	"the end of the tunnel", "nothing"
+	[CONNECTING] = "the connection", [WAIT_HEADER] = "the stream header", [WAIT_FEATURES] = "the stream features",
+	[WAIT_ACCOUNT] = "the new account", [WAIT_CHALLENGE] = "a SASL challenge",
+	[HASHING] = "the answer that we compute", [WAIT_SUCCESS] = "the SASL result",
+	[WAIT_HEADER_AGAIN] = "the second stream header", [WAIT_BIND_FEATURES] = "the second stream features",
+	[WAIT_BIND] = "the bound resource", [WAIT_SESSION] = "the session", [READY] = "stanzas",
+	[CLOSING] = "the end of the stream"
 };
 
 struct request {
@@ -771,7 +773,7 @@ static void end_tunnel(struct conn *c, const char *reason)
 
 /* Has it ended? Then that is why a login failed, more often than not: a server
  * that cannot be reached, a certificate that is not good. Not when it has nothing
- * to complain of, and not when the server said why. */
+ * to complain of, and not when the server's answer is final: then it has spoken. */
 static void await_tunnel(struct conn *c)
 {
 	struct tunnel *t = c->tunnel;
@@ -1182,21 +1184,19 @@ static long answer_challenge(struct conn *c, long most)
 	return most;
 }
 
-/* Queues two strings, the second of which the trace does not show: first asterisks
- * are queued in its place, with the trace; these are cut off again, and the real one
- * is queued without. */
+/* Queues two strings, the second of which the trace does not show. */
 static int say_secret(struct conn *c, const char *format, const char *text, const char *secret)
 {
-	size_t before = c->out.end - c->out.start;
+	struct buffer shown = {0};
 	FILE *trace_to = c->o.trace;
 	int failed;
 
-	if (say(c, format, text, "****"))
-		return -1;
-	c->out.end = c->out.start + before;
 	c->o.trace = NULL;
 	failed = say(c, format, text, secret);
 	c->o.trace = trace_to;
+	if (!failed && !append(&shown, format, text, "****"))
+		trace(c, 'C', shown.bytes, shown.end, 1);
+	buffer_free(&shown);
 	return failed;
 }
 
@@ -1704,7 +1704,8 @@ static void break_silence(struct conn *c)
 	say(c, "<iq type='get' id='ping' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", c->o.host);
 }
 
-/* Enough time has passed for what this state does next. */
+/* Enough time has passed for what this state does next. HASHING goes on in
+ * attend(), before the loop sleeps. */
 static void take_step(struct conn *c)
 {
 	if (c->state == WAITING)

@@ -5,7 +5,7 @@
  * Floor 3, the bots:    they see floor 2 and element trees, never a socket.
  *
  * Conventions: strings are UTF-8 and NUL-terminated, lengths are size_t, times
- * are milliseconds. Functions that can fail return 0 or -1, or NULL.
+ * are milliseconds. Functions that fail return -1 or NULL.
  * Nothing here may be called from two threads at once, and only xmpp_stop()
  * from a signal handler. */
 #ifndef XMPP_H
@@ -211,10 +211,6 @@ struct buffer {
 	size_t start, end, size;
 	int failed;
 };
-
-/* Makes room for n bytes behind `end`; 0, or -1 when memory ran out, now or
- * before. */
-int buffer_reserve(struct buffer *b, size_t n);
 
 /* Appends n bytes; 0, or -1 when memory ran out, now or before. */
 int buffer_append(struct buffer *b, const void *bytes, size_t n);
