@@ -46,7 +46,7 @@ struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const cha
 
 /* Prints the tree, indented and escaped. Line breaks stand inside the tags,
  * where XML allows them without making text: what prints parses back to the same
- * tree, but namespaces are declared anew, and that may pass the parser's limits. */
+ * tree, but namespaces are declared anew, and that may exceed the parser's limits. */
 void xml_print(const struct xml_elem *e, FILE *out);
 
 /* Frees a whole tree; `root` is one that xmlstream_next() gave, or NULL. All
@@ -56,7 +56,7 @@ void xml_free(struct xml_elem *root);
 /* ---------------------------------------------------------- The XML stream */
 
 enum xml_event {
-	XML_MORE,       /* all bytes are used up: feed me */
+	XML_MORE,       /* what is left is the beginning of something, or nothing: feed me */
 	XML_OPEN,       /* the stream header, an element without children */
 	XML_STANZA,     /* a whole child of the root */
 	XML_CLOSE,      /* the root's end tag: the stream is over */
@@ -64,15 +64,15 @@ enum xml_event {
 };
 
 /* A parser. `max_stanza` bounds the bytes of one stanza, and of the stream
- * header; 0 means 256 KiB. The memory one stanza can take is bounded with it:
- * some 35 bytes for each of its own at worst. NULL when memory ran out. */
+ * header; 0 means 256 KiB. With it the memory that one stanza can take is
+ * bounded: at worst some 35 bytes for each byte of it. NULL when memory ran out. */
 struct xmlstream *xmlstream_new(size_t max_stanza);
 
 /* Hands over n bytes, which are copied. They may be split anywhere, also
  * inside a character: the events are the same. 0, or -1 when memory ran out. */
 int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n);
 
-/* The next event. With XML_OPEN and XML_STANZA, *out is an element that the
+/* The next event; XML_ERROR, too, when memory ran out. With XML_OPEN and XML_STANZA, *out is an element that the
  * caller owns and gives to xml_free(), at any time, even after
  * xmlstream_free(); else *out is NULL. A stanza is there as soon as its last
  * byte has been fed. */
@@ -84,7 +84,8 @@ enum xml_event xmlstream_next(struct xmlstream *xs, struct xml_elem **out);
 const char *xmlstream_error(const struct xmlstream *xs);
 const char *xmlstream_condition(const struct xmlstream *xs);
 
-/* How many bytes of the stream have been used up so far. */
+/* How many bytes of the stream have been taken so far: not counted is what is left
+ * over, the beginning of something. */
 uint64_t xmlstream_offset(const struct xmlstream *xs);
 
 /* A new stream begins (RFC 6120 section 6.4.6). Bytes already fed are
@@ -109,28 +110,34 @@ struct xmpp_options {
 	int create;             /* make the account first, if there is none (no); XEP-0077 */
 	int reconnect;          /* come back when the connection is lost (no) */
 	long start_after;       /* ms from now to the first attempt to connect (0) */
-	FILE *trace;            /* where to print the wire, passwords masked (nowhere) */
+	FILE *trace;            /* where to print the wire, passwords masked; to be closed after xmpp_free() (nowhere) */
 	const char *trace_name; /* C(name): and S(name): stand there, where several share it (C: and S:) */
 	long login_timeout;     /* ms from the attempt to connect to ready (30,000) */
 	long ping_after;        /* ms of silence, and the server is asked whether it is there (60,000) */
 	long ping_timeout;      /* ms of more silence, and the connection is lost (30,000) */
 };
 
-/* One account, logged in. A bot sets the handlers it wants. Elements belong to
- * the library and live until the handler returns. A handler may call anything
- * but xmpp_run() and xmpp_turn(), also xmpp_close() and xmpp_free() on its own
- * connection. */
+/* One account. A bot sets the handlers that it wants, functions that the loop calls;
+ * all are NULL at first. Elements belong to the library and live until the handler
+ * returns. A handler may call anything but xmpp_run() and xmpp_turn(), also
+ * xmpp_close() and xmpp_free() on its own connection.
+ *
+ * There is none for iq: answers come to the callback of xmpp_request(), and what
+ * others ask the library answers itself, a ping (XEP-0199) well, and all else with
+ * the error service-unavailable. */
 struct xmpp {
-	void (*on_ready)(struct xmpp *);                              /* logged in, presence sent */
+	void (*on_ready)(struct xmpp *);      /* logged in, presence sent; again after each coming back */
 	void (*on_message)(struct xmpp *, const struct xml_elem *);   /* of any type: chat, normal (or no */
 	                                     /* type), groupchat, headline, error; RFC 6121 section 5.2.2 */
-	void (*on_presence)(struct xmpp *, const struct xml_elem *);
-	void (*on_close)(struct xmpp *, const char *reason); /* over; NULL if we wanted it */
+	void (*on_presence)(struct xmpp *, const struct xml_elem *);  /* no type: is there; unavailable: is gone; */
+	                                     /* subscribe: wants to know; error; RFC 6121 section 4.7.1 */
+	void (*on_close)(struct xmpp *, const char *reason); /* lost, or over; NULL if we wanted it */
 	void (*on_wake)(struct xmpp *);                      /* see xmpp_wake_after() */
 	void *data;                                          /* the bot's own */
 };
 
-/* A connection that xmpp_run() will open. NULL and errno on failure. With
+/* A connection that xmpp_run() will open, to be freed with xmpp_free(). NULL and
+ * errno on failure, EINVAL if a string that is needed is NULL. With
  * options.reconnect it comes back after each loss, as if it were new, but for
  * the errors that another attempt cannot mend: a wrong password, say. */
 struct xmpp *xmpp_new(const struct xmpp_options *options);
@@ -139,15 +146,15 @@ struct xmpp *xmpp_new(const struct xmpp_options *options);
 long xmpp_retry_in(const struct xmpp *x);
 
 /* The select() loop over n connections: opens those that are new and returns
- * when all are closed for good, or after xmpp_stop(). 0, or -1 and errno; why a
- * connection was closed, on_close was told. A connection freed meanwhile becomes
- * NULL in `conns`. */
+ * when all are closed for good, or after xmpp_stop(). 0, also if a login failed, or
+ * -1 and errno; why a connection was closed, on_close was told. A connection freed
+ * meanwhile becomes NULL in `conns`. */
 int xmpp_run(struct xmpp **conns, size_t n);
 
 /* One turn of that loop, for a program that has more to do: waits until
  * something happens, ms at most (negative: as long as it takes), and calls the
- * handlers. Returns how many connections were alive when it began to wait: 0
- * when all are closed. -1 and errno on failure. */
+ * handlers. Returns how many connections were alive when it began to wait, those
+ * that will come back included: 0 when all are closed. -1 and errno on failure. */
 long xmpp_turn(struct xmpp **conns, size_t n, long ms);
 
 /* Every connection in the loop says goodbye, and xmpp_run() returns within 3 s,
@@ -155,11 +162,13 @@ long xmpp_turn(struct xmpp **conns, size_t n, long ms);
  * no connection alive. May be called from a signal handler. */
 void xmpp_stop(void);
 
-/* Queues a stanza, or more than one. In `format`, %s is a string, which is
- * escaped and so fits into text and into quoted attribute values, %d an int,
- * %r raw XML, and %% a percent sign; a NULL string is empty. What is not UTF-8,
- * or no character that XML allows, goes out as U+FFFD. 0, or -1 when x is not
- * ready, memory ran out, or the peer has left more than 4 MiB unread. */
+/* Queues a stanza, or more than one, all of it or nothing; it is sent when the
+ * handler has returned. In `format`, %s is a string, which is escaped and so fits
+ * into text and into quoted attribute values, %d an int, %r raw XML, and %% a
+ * percent sign; a NULL string is empty. There are no others. What is not UTF-8, or
+ * no character that XML allows, goes out as U+FFFD. 0, or -1 and errno: ENOTCONN
+ * when x is not ready (from on_ready to xmpp_close() or on_close it is), ENOMEM, or
+ * ENOBUFS when the peer has left more than 4 MiB unread. The connection lives on. */
 int xmpp_send(struct xmpp *x, const char *format, ...);
 
 /* <message to='...' type='...'><body>...</body></message>; RFC 6121 section 5.
@@ -167,33 +176,41 @@ int xmpp_send(struct xmpp *x, const char *format, ...);
 int xmpp_message(struct xmpp *x, const char *to, const char *type, const char *body);
 
 /* Enters the room (room@service) as `nick`, without its history; XEP-0045
- * section 7.2. The join is complete when on_presence gets the own presence,
- * with <status code='110'/>. And leaves it again. As xmpp_send(). */
+ * section 7.2. The join is complete when on_presence gets the own presence, with
+ * <status code='110'/>; with 201, too, the room is new, and locked until somebody
+ * configures it (section 10.1). A refusal comes as presence of type error. Returns
+ * what xmpp_send() does. */
 int xmpp_join(struct xmpp *x, const char *room, const char *nick);
+
+/* Leaves the room; section 7.14. Returns what xmpp_send() does. */
 int xmpp_leave(struct xmpp *x, const char *room, const char *nick);
 
 /* Sends an iq of type get or set with a fresh id; RFC 6120 section 8.2.3. `to`
- * NULL is the own account, `payload` raw XML. If it returns 0, `callback` is
- * called exactly once: with the result or error stanza from the entity that
+ * NULL is the own account, `payload` raw XML. If it returns 0, `callback`, a handler
+ * like the others, is called exactly once: with the result or error stanza from the entity that
  * was asked, or with NULL when the connection went away (before on_close) or 30 s
  * have passed. If it returns -1, as xmpp_send() or because 1,000 answers are
  * awaited already, never. */
 int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
                  void (*callback)(struct xmpp *, const struct xml_elem *answer, void *data), void *data);
 
-/* on_wake is called once, ms from now (24 days at most), unless the connection
- * ends before. A second call moves the time; a negative one calls it off. */
+/* The one timer of a connection: on_wake is called once, ms from now (24 days at
+ * most), unless the connection ends before. A second call moves the time; a
+ * negative one calls it off. */
 void xmpp_wake_after(struct xmpp *x, long ms);
 
 /* Ends the stream politely (RFC 6120 section 4.4): on_close comes when the
  * server has done the same, or after a second; or at once, before this returns,
- * if there is no stream to end. */
+ * if there is no stream to end. What arrives until then is not told any more, and
+ * the connection does not come back. */
 void xmpp_close(struct xmpp *x);
 
-/* Ends it at once, without on_close; pending requests get their NULL. */
+/* Ends it at once, without on_close; pending requests get their NULL. A NULL x is
+ * fine. */
 void xmpp_free(struct xmpp *x);
 
-/* The full JID that the server bound (RFC 6120 section 7); "" before. */
+/* The full JID that the server bound (RFC 6120 section 7), until the next attempt to
+ * connect; "" before. */
 const char *xmpp_jid(const struct xmpp *x);
 
 /* Do two JIDs name the same entity? Case matters in the resource only. And do
@@ -225,7 +242,7 @@ void buffer_free(struct buffer *b);
  * character does; -1 when no character begins like this. */
 int xml_char(const char *s, size_t n);
 
-/* How many of the n bytes at `s`, from the first on, are whole characters. */
+/* How many bytes long the whole characters are that the n bytes at `s` begin with. */
 size_t xml_characters(const char *s, size_t n);
 
 #endif
