@@ -1,7 +1,7 @@
 #!/bin/sh
-# readme.sh - does what the README says, and compares.
+# readme.sh - does what the README says, and then that of the exercises, and compares.
 #
-# In the README a line like
+# There a line like
 #
 #     server$ ./server -v
 #
@@ -174,6 +174,7 @@ follow() {
 }
 
 find_port && copy_tree || exit 1
-follow <README
+cat README test/exercises/README >"$tmp/all"
+follow <"$tmp/all"
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
