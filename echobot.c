@@ -14,13 +14,6 @@
  * must not echo it: two of them would never fall silent. */
 #define ECHO_ID "echo-"
 
-static int is_type(const struct xml_elem *message, const char *type)
-{
-	const char *its = xml_get(message, "type");
-
-	return its && !strcmp(its, type);
-}
-
 /* Only what somebody says to us, now, is answered. An error that is answered
  * comes back as an error, for ever; a delayed message is from a time when we
  * were not there (XEP-0203). */
@@ -29,7 +22,8 @@ static int wants_echo(struct xmpp *x, const struct xml_elem *message, const char
 	const char *id = xml_get(message, "id");
 
 	return from && body && *body && !xmpp_same_account(from, xmpp_jid(x))
-	       && !is_type(message, "error") && !is_type(message, "groupchat") && !is_type(message, "headline")
+	       && !xml_has(message, "type", "error") && !xml_has(message, "type", "groupchat")
+	       && !xml_has(message, "type", "headline")
 	       && !xml_child(message, "delay", "urn:xmpp:delay")
 	       && (!id || strncmp(id, ECHO_ID, strlen(ECHO_ID)));
 }
@@ -72,7 +66,7 @@ static void echo(struct xmpp *x, const struct xml_elem *message)
 	putchar('\n');
 	xmpp_send(x, thread ? "<message to='%s' type='%s' id='" ECHO_ID "%s'><body>%s</body><thread>%s</thread></message>"
 	                    : "<message to='%s' type='%s' id='" ECHO_ID "%s'><body>%s</body></message>",
-	          from, is_type(message, "chat") ? "chat" : "normal", id, body->text, thread ? thread->text : NULL);
+	          from, xml_has(message, "type", "chat") ? "chat" : "normal", id, body->text, thread ? thread->text : NULL);
 }
 
 /* S: <presence from='alice@localhost' type='subscribe'/>
@@ -80,7 +74,7 @@ static void echo(struct xmpp *x, const struct xml_elem *message)
  * So that a person can add us as a contact: RFC 6121 section 3.1. */
 static void grant_subscription(struct xmpp *x, const struct xml_elem *presence)
 {
-	if (is_type(presence, "subscribe") && xml_get(presence, "from"))
+	if (xml_has(presence, "type", "subscribe") && xml_get(presence, "from"))
 		xmpp_send(x, "<presence to='%s' type='subscribed'/>", xml_get(presence, "from"));
 }
 

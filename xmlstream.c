@@ -378,20 +378,14 @@ static void *keep(struct xmlstream *xs, size_t n, const char *p, const char *end
 static const struct binding no_prefix = {.prefix = "", .uri = ""};
 static const struct binding predefined = {.prefix = "xml", .uri = XML_NS, .outer = &no_prefix};
 
-/* The innermost binding of the prefix, which is n bytes long, from b on; or NULL. */
-static const struct binding *find_binding(const struct binding *b, const char *prefix, size_t n)
-{
-	while (b && (strncmp(b->prefix, prefix, n) || b->prefix[n]))
-		b = b->outer;
-	return b;
-}
-
 /* The namespace of a name: what its prefix is bound to here, or NULL. */
 static const char *lookup(const struct xmlstream *xs, const char *qname, const char *local)
 {
 	size_t n = local > qname ? (size_t)(local - qname) - 1 : 0;
-	const struct binding *b = find_binding(xs->bindings, qname, n);
+	const struct binding *b = xs->bindings;
 
+	while (b && (strncmp(b->prefix, qname, n) || b->prefix[n]))
+		b = b->outer;
 	return b ? b->uri : NULL;
 }
 
@@ -406,8 +400,9 @@ static const char *local_part(const char *p, const char *end)
 	return colon > p && skip_name(local, end) > local && !memchr(local, ':', (size_t)(end - local)) ? local : NULL;
 }
 
-/* Section 3 forbids xmlns:p='', to declare xmlns, to bind xml to anything else or
- * anything else to the names of these two. `p` is the > of the tag. */
+/* Namespaces in XML 1.0, section 3, forbids xmlns:p='', to declare xmlns, to bind
+ * xml to anything else or anything else to the names of these two. `p` is the > of
+ * the tag. */
 static int check_binding(struct xmlstream *xs, const struct binding *b, const char *p)
 {
 	const struct binding *other;
@@ -606,14 +601,15 @@ static int add_binding(struct xmlstream *xs, const char *p, const char *prefix, 
 }
 
 /* An attribute, or xmlns='uri' or xmlns:prefix='uri', which is a binding. Its
- * name is [p, end), the local part of that begins at `local`. Its `ns` holds the
- * qualified name until resolve_names(). */
-static int add_attr(struct xmlstream *xs, const char *p, const char *local, const char *end, const char *value)
+ * name is [p, end). Its `ns` holds the qualified name until resolve_names(). */
+static int add_attr(struct xmlstream *xs, const char *p, const char *end, const char *value)
 {
 	size_t n = (size_t)(end - p);
-	const char *qname;
+	const char *qname, *local = local_part(p, end);
 	struct xml_attr *a;
 
+	if (!local)
+		return malformed(xs, p, "misplaced colon");
 	if (n >= 5 && !memcmp(p, "xmlns", 5) && (n == 5 || p[5] == ':'))
 		return add_binding(xs, p, n == 5 ? end : local, end, value);
 	a = keep(xs, sizeof *a, p, end);
@@ -654,7 +650,7 @@ static long measure_tag(struct xmlstream *xs, const char *p, const char *end)
  * white space before it. Quotes are closed: measure_tag() has seen to it. */
 static int take_attrs(struct xmlstream *xs, const char *p, const char *end)
 {
-	const char *name, *name_end, *equals, *quote, *value, *local;
+	const char *name, *name_end, *equals, *quote, *value;
 	size_t n;
 
 	for (n = 0; (name = skip_space(p, end)) < end; n++) {
@@ -670,10 +666,7 @@ static int take_attrs(struct xmlstream *xs, const char *p, const char *end)
 		p = memchr(quote + 1, *quote, (size_t)(end - quote - 1));
 		value = xs->plain ? keep(xs, 0, quote + 1, p) : unescape(xs, quote + 1, p);
 		p++;
-		local = local_part(name, name_end);
-		if (value && !local)
-			return malformed(xs, name, "misplaced colon");
-		if (!value || add_attr(xs, name, local, name_end, value))
+		if (!value || add_attr(xs, name, name_end, value))
 			return -1;
 	}
 	return 0;
@@ -750,7 +743,8 @@ static int take_declaration(struct xmlstream *xs, const char *p, const char *end
 }
 
 /* <! or <? at p. Of these only <![CDATA[ is allowed, where text is, and <?xml
- * at the very start; the others are known by their first characters. */
+ * at the very start; the rest is refused as soon as its first characters tell what
+ * it is. */
 static long take_markup(struct xmlstream *xs, const char *p, const char *end)
 {
 	size_t n = (size_t)(end - p);
@@ -968,6 +962,13 @@ const char *xml_get(const struct xml_elem *e, const char *name)
 		if (!strcmp(a->name, name) && !*a->ns)
 			return a->value;
 	return NULL;
+}
+
+int xml_has(const struct xml_elem *e, const char *name, const char *value)
+{
+	const char *its = xml_get(e, name);
+
+	return its && !strcmp(its, value);
 }
 
 struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const char *ns)

@@ -39,9 +39,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef MSG_NOSIGNAL /* macOS; see ignore_sigpipe() */
+#ifndef MSG_NOSIGNAL /* macOS; see xmpp_new() */
 #define MSG_NOSIGNAL 0
-#define NO_MSG_NOSIGNAL
 #endif
 
 #define NS_CLIENT  "jabber:client"
@@ -64,8 +63,8 @@ enum {
 	PING_AFTER = 60000,      /* ms of silence; where the options say nothing, as the next one */
 	PING_TIMEOUT = 30000,    /* ms */
 	CLOSE_TIMEOUT = 1000,    /* ms for the server to say goodbye, too */
-	TUNNEL_TIMEOUT = 1000,   /* ms for a tunnel to end by itself; then it is killed */
-	TUNNEL_POLL = 20,        /* ms; how often to look whether it has ended */
+	TUNNEL_POLL = 20,        /* ms; how often to look whether a tunnel has ended */
+	TUNNEL_POLLS = 50,       /* and how many times; then it is killed */
 	REASON_SIZE = 512,       /* bytes of a reason, for on_close */
 	FIRST_RETRY = 1000,      /* ms; the longest pause after a first loss; it doubles with each more */
 	LAST_RETRY = 60000,      /* ms; the longest pause ever */
@@ -109,10 +108,8 @@ struct tunnel {
 	int err;                /* what it writes to standard error comes out here; -1: no more */
 	char said[300];         /* the last of that, n bytes */
 	size_t n;
-	int64_t deadline;       /* for it to end, when its input has */
-	char killed;            /* it did not end by itself */
-	char wanted;            /* the end of the connection; else there is a reason */
-	char reason[REASON_SIZE];
+	int polls;              /* how often was looked whether it has ended */
+	char reason[REASON_SIZE]; /* for the end of the connection; "" if the bot wanted it */
 };
 
 struct conn {
@@ -120,6 +117,8 @@ struct conn {
 	struct xmpp_options o;  /* complete, with strings of its own */
 	char traced;            /* 'C' or 'S' when a trace line is unfinished, else 0 */
 	char cut;               /* what was traced last may be the first half of a control character */
+	char private;           /* what we send stays on this machine, or is for the tunnel to protect */
+	char pinged;            /* since it was heard last */
 	enum state state;
 	int fd;                 /* -1 when there is none */
 	struct tunnel *tunnel;  /* while there is one */
@@ -129,8 +128,7 @@ struct conn {
 	char no_retry;          /* after this loss: it would only be lost again */
 	int losses;             /* in a row */
 	int64_t ready_at;       /* when the login was complete; 0: it was not */
-	int64_t deadline;       /* of the login, of the goodbye, of the tunnel's end; 0 for none */
-	char pinged;            /* since it was heard last */
+	int64_t deadline;       /* of the login, of the goodbye; 0 for none */
 	int64_t wake;           /* when to call on_wake; 0 for never */
 	struct xmlstream *xs;
 	uint64_t fed;           /* bytes given to it since the stream began */
@@ -403,9 +401,8 @@ static void answer_request(struct conn *c, struct request **link, const struct x
 	free(r);
 }
 
-static void destroy(struct conn *c);
 static void forget_scram(struct conn *c);
-static void close_tunnel(struct conn *c);
+static void kill_tunnel(struct conn *c);
 
 /* Lets go of all that belongs to the connection rather than to the account, but
  * for what is asked later: its JID and when it was ready, which start() resets. */
@@ -419,7 +416,7 @@ static void tear_down(struct conn *c)
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
-	close_tunnel(c);
+	kill_tunnel(c);
 	if (c->addrs)
 		freeaddrinfo(c->addrs);
 	c->addrs = c->addr = NULL;
@@ -461,14 +458,18 @@ static struct conn *for_good(struct conn *c)
 	return c;
 }
 
-/* Parts of a reason may come from the server: no control characters, and no space
- * at the end. */
+/* Parts of a reason may come from the server or a tunnel, and be cut anywhere: no
+ * control characters, no pieces of characters, and no space at the end. */
 static void tidy(char *reason)
 {
 	char *p;
+	int n;
 
-	for (p = reason; *p; p++)
-		memset(p, ' ', control(p, strlen(p)));
+	for (p = reason; *p; p += n) {
+		n = xml_char(p, 4);
+		if (n < 0 || control(p, (size_t)n))
+			memset(p, ' ', (size_t)(n = n < 0 ? 1 : n));
+	}
 	while (p > reason && p[-1] == ' ')
 		*--p = '\0';
 }
@@ -483,7 +484,7 @@ static void come_to_end(struct conn *c, const char *reason)
 		c->x.on_close(&c->x, reason);
 }
 
-static void end_tunnel(struct conn *c, const char *reason);
+static void leave_tunnel(struct conn *c, const char *reason);
 
 /* The end of a connection, for a reason that `format` tells in one line; NULL
  * when the bot wanted it, and then it matters no more what went wrong later.
@@ -506,7 +507,7 @@ static int lose(struct conn *c, const char *format, ...)
 			flush(c); /* good manners, no more: if it fails, so be it */
 	}
 	if (c->tunnel)
-		end_tunnel(c, format ? reason : NULL);
+		leave_tunnel(c, format ? reason : NULL);
 	else
 		come_to_end(c, format ? reason : NULL);
 	return -1;
@@ -517,7 +518,7 @@ static void say_goodbye(struct conn *c)
 	if (c->state >= ENDING) /* a callback of tear_down() may want no more, too */
 		c->no_retry = 1;
 	if (c->state == ENDING)
-		c->tunnel->wanted = 1;
+		*c->tunnel->reason = '\0';
 	if (c->state >= CLOSING)
 		return;
 	if (c->state <= CONNECTING || queue(c, "</stream:stream>")) {
@@ -527,6 +528,20 @@ static void say_goodbye(struct conn *c)
 	c->state = CLOSING;
 	c->due = c->wake = 0;
 	c->deadline = after(CLOSE_TIMEOUT);
+}
+
+static void destroy(struct conn *c)
+{
+	xmlstream_free(c->xs);
+	free((char *)c->o.user);
+	free((char *)c->o.password);
+	free((char *)c->o.host);
+	free((char *)c->o.server);
+	free((char *)c->o.resource);
+	free((char *)c->o.tunnel);
+	free((char *)c->o.trace_name);
+	free(c->jid);
+	free(c);
 }
 
 /* A handler that this calls may free the connection. */
@@ -592,6 +607,13 @@ static int dial(const struct addrinfo *a)
 	return fd;
 }
 
+static int is_loopback(const struct sockaddr *a)
+{
+	if (a->sa_family == AF_INET)
+		return ntohl(((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr) >> 24 == 127;
+	return a->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
+}
+
 /* Tries the next address, and the one after it, until one is on its way. `error`
  * is why the last one failed. */
 static int connect_next(struct conn *c, int error)
@@ -602,6 +624,7 @@ static int connect_next(struct conn *c, int error)
 	while (c->addr && c->fd < 0) {
 		c->fd = dial(c->addr);
 		error = c->fd < 0 ? errno : 0;
+		c->private = is_loopback(c->addr->ai_addr);
 		c->addr = c->addr->ai_next;
 	}
 	if (c->fd < 0 && error == EMFILE)
@@ -617,8 +640,8 @@ static int open_tunnel(struct conn *c);
 
 /* Starts a connection, to the host itself unless options.server says otherwise: to
  * find out from its SRV records (RFC 6120 section 3.2.1) takes a library for DNS.
- * getaddrinfo() may wait for a name server: the one thing in this file that
- * blocks, because libc offers nothing else. */
+ * getaddrinfo() may wait for a name server: the one thing in this file that waits
+ * for others, because libc offers nothing else. */
 static int start(struct conn *c)
 {
 	struct addrinfo hints = {0};
@@ -731,6 +754,7 @@ static int open_tunnel(struct conn *c)
 	t->err = err[0];
 	c->fd = io[0];
 	c->tunnel = t;
+	c->private = 1;
 	return open_stream(c, WAIT_HEADER);
 }
 
@@ -757,7 +781,7 @@ static void read_tunnel(struct tunnel *t)
 
 /* The connection is over: the command sees the end of its input, and ought to
  * end, too. Until it has, the connection is ENDING. */
-static void end_tunnel(struct conn *c, const char *reason)
+static void leave_tunnel(struct conn *c, const char *reason)
 {
 	close(c->fd);
 	c->fd = -1;
@@ -765,10 +789,7 @@ static void end_tunnel(struct conn *c, const char *reason)
 	c->wake = 0;
 	c->due = now_ms();
 	c->deadline = 0;
-	c->tunnel->deadline = after(TUNNEL_TIMEOUT);
-	c->tunnel->wanted = !reason;
-	if (reason)
-		snprintf(c->tunnel->reason, REASON_SIZE, "%s", reason);
+	snprintf(c->tunnel->reason, REASON_SIZE, "%s", reason ? reason : "");
 }
 
 /* Has it ended? Then that is why a login failed, more often than not: a server
@@ -781,27 +802,25 @@ static void await_tunnel(struct conn *c)
 	int status = 0;
 
 	if (waitpid(t->pid, &status, WNOHANG) == 0) { /* NOLINT(clang-analyzer-core.NullDereference): ENDING has a tunnel */
-		if (now_ms() >= t->deadline) {
+		if (++t->polls > TUNNEL_POLLS)
 			kill(-t->pid, SIGKILL);
-			t->killed = 1;
-		}
 		c->due = after(TUNNEL_POLL);
 		return;
 	}
 	t->pid = 0;
 	if (t->err >= 0)
 		read_tunnel(t);
-	if (c->ready_at || t->killed || c->no_retry || (status == 0 && t->n == 0))
+	if (c->ready_at || t->polls > TUNNEL_POLLS || c->no_retry || (status == 0 && t->n == 0))
 		snprintf(reason, sizeof reason, "%s", t->reason);
 	else
 		snprintf(reason, sizeof reason, "%.180s; the tunnel ended with status %d: %.*s", t->reason,
 		         WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), (int)t->n, t->said);
 	tidy(reason);
-	come_to_end(c, t->wanted ? NULL : reason);
+	come_to_end(c, *t->reason ? reason : NULL);
 }
 
 /* At once, whatever it is doing. */
-static void close_tunnel(struct conn *c)
+static void kill_tunnel(struct conn *c)
 {
 	struct tunnel *t = c->tunnel;
 
@@ -818,22 +837,6 @@ static void close_tunnel(struct conn *c)
 	c->tunnel = NULL;
 }
 
-/* Does what we send stay on this machine, or is it for the tunnel to protect? */
-static int is_private(struct conn *c)
-{
-	struct sockaddr_storage peer;
-	socklen_t n = sizeof peer;
-
-	if (c->tunnel)
-		return 1;
-	if (getpeername(c->fd, (struct sockaddr *)(void *)&peer, &n))
-		return 0;
-	if (peer.ss_family == AF_INET)
-		return ntohl(((struct sockaddr_in *)(void *)&peer)->sin_addr.s_addr) >> 24 == 127;
-	return peer.ss_family == AF_INET6
-	       && IN6_IS_ADDR_LOOPBACK(&((struct sockaddr_in6 *)(void *)&peer)->sin6_addr);
-}
-
 /* -------------------------------------------------------------------- SASL */
 
 static uint32_t rotate(uint32_t x, int n)
@@ -841,31 +844,22 @@ static uint32_t rotate(uint32_t x, int n)
 	return x << n | x >> (32 - n);
 }
 
-/* The word for step t; of those before it, the last 16 are in w. */
-static uint32_t schedule(uint32_t w[16], int t)
-{
-	if (t >= 16)
-		w[t % 16] = rotate(w[(t - 3) % 16] ^ w[(t - 8) % 16] ^ w[(t - 14) % 16] ^ w[t % 16], 1);
-	return w[t % 16];
-}
-
-/* One block of SHA-1; RFC 3174 section 6.2, names as there. */
+/* One block of SHA-1; RFC 3174 section 6.2, names as there. Of the words before
+ * W(t), the last 16 are in w. */
 static void sha1_block(uint32_t h[5], const uint32_t block[16])
 {
-	uint32_t w[16], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4], temp;
+	static const uint32_t k[] = {0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC, 0xCA62C1D6};
+	uint32_t w[16], a = h[0], b = h[1], c = h[2], d = h[3], e = h[4], f, temp;
 	int t;
 
-#define STEP(f, k) (temp = rotate(a, 5) + (f) + e + schedule(w, t) + (k), e = d, d = c, c = rotate(b, 30), b = a, a = temp)
 	memcpy(w, block, sizeof w);
-	for (t = 0; t < 20; t++)
-		STEP((b & c) | (~b & d), 0x5A827999);
-	for (; t < 40; t++)
-		STEP(b ^ c ^ d, 0x6ED9EBA1);
-	for (; t < 60; t++)
-		STEP((b & c) | (b & d) | (c & d), 0x8F1BBCDC);
-	for (; t < 80; t++)
-		STEP(b ^ c ^ d, 0xCA62C1D6);
-#undef STEP
+	for (t = 0; t < 80; t++) {
+		if (t >= 16)
+			w[t % 16] = rotate(w[(t - 3) % 16] ^ w[(t - 8) % 16] ^ w[(t - 14) % 16] ^ w[t % 16], 1);
+		f = t < 20 ? (b & c) | (~b & d) : t < 40 || t >= 60 ? b ^ c ^ d : (b & c) | (b & d) | (c & d);
+		temp = rotate(a, 5) + f + e + w[t % 16] + k[t / 20];
+		e = d, d = c, c = rotate(b, 30), b = a, a = temp;
+	}
 	h[0] += a;
 	h[1] += b;
 	h[2] += c;
@@ -1188,16 +1182,13 @@ static long answer_challenge(struct conn *c, long most)
 static int say_secret(struct conn *c, const char *format, const char *text, const char *secret)
 {
 	struct buffer shown = {0};
-	FILE *trace_to = c->o.trace;
-	int failed;
 
-	c->o.trace = NULL;
-	failed = say(c, format, text, secret);
-	c->o.trace = trace_to;
-	if (!failed && !append(&shown, format, text, "****"))
+	if (append(&c->out, format, text, secret))
+		return lose(c, "out of memory");
+	if (!append(&shown, format, text, "****"))
 		trace(c, 'C', shown.bytes, shown.end, 1);
 	buffer_free(&shown);
-	return failed;
+	return 0;
 }
 
 /* C: <auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>
@@ -1244,11 +1235,11 @@ static int is_signed(const struct scram *s, const char *text)
  * With PLAIN there is nothing in it. */
 static int take_success(struct conn *c, struct xml_elem *e)
 {
-	int is = c->scram ? is_signed(c->scram, e->text) : 1;
+	int well_signed = c->scram ? is_signed(c->scram, e->text) : 1;
 
-	if (is < 0)
+	if (well_signed < 0)
 		return lose(c, "out of memory");
-	if (!is)
+	if (!well_signed)
 		return lose(for_good(c), "the server cannot prove that it knows our password");
 	forget_scram(c);
 	return open_stream(c, WAIT_HEADER_AGAIN);
@@ -1321,12 +1312,11 @@ static int no_mechanism(struct conn *c, const struct xml_elem *mechanisms)
  * the others do not; RFC 6120 section 8.3.2. */
 static int is_result(struct conn *c, const struct xml_elem *e, const char *id)
 {
-	const char *its_id = xml_get(e, "id"), *type = xml_get(e, "type");
 	const struct xml_elem *error = xml_child(e, "error", NULL);
 
-	if (its_id && !strcmp(its_id, id) && type && !strcmp(type, "result"))
+	if (xml_has(e, "id", id) && xml_has(e, "type", "result"))
 		return 1;
-	if (error && xml_get(error, "type") && strcmp(xml_get(error, "type"), "wait"))
+	if (xml_get(error, "type") && !xml_has(error, "type", "wait"))
 		for_good(c);
 	lose(c, "the server refused to %s: %s", id, condition_of(error, NS_STANZAS));
 	return 0;
@@ -1337,7 +1327,7 @@ static int is_result(struct conn *c, const struct xml_elem *e, const char *id)
  * XEP-0077 section 3.1: in-band registration, before the login. */
 static int create_account(struct conn *c)
 {
-	if (!is_private(c))
+	if (!c->private)
 		return lose(for_good(c), "an account can be created only where nobody can listen");
 	c->state = WAIT_ACCOUNT;
 	return say_secret(c, "<iq type='set' id='register'><query xmlns='jabber:iq:register'><username>%s</username>"
@@ -1356,7 +1346,7 @@ static int choose_mechanism(struct conn *c, struct xml_elem *e)
 		return lose(for_good(c), "the server demands TLS; option -x lets a command add it: -x '" TLS_COMMAND "'");
 	if (offers(mechanisms, "SCRAM-SHA-1"))
 		c->begin_login = begin_scram;
-	else if (offers(mechanisms, "PLAIN") && is_private(c))
+	else if (offers(mechanisms, "PLAIN") && c->private)
 		c->begin_login = begin_plain;
 	else
 		return no_mechanism(c, mechanisms);
@@ -1370,9 +1360,10 @@ static int take_account(struct conn *c, struct xml_elem *e)
 {
 	const char *condition = condition_of(xml_child(e, "error", NULL), NS_STANZAS);
 
-	if (!strcmp(condition, "conflict"))
-		return c->begin_login(c);
-	return is_result(c, e, "register") ? c->begin_login(c) : -1;
+	if (strcmp(condition, "conflict") && !is_result(c, e, "register"))
+		return -1;
+	c->o.create = 0; /* it need not be made again when we come back */
+	return c->begin_login(c);
 }
 
 /* S: <stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>...
@@ -1405,8 +1396,6 @@ static int become_ready(struct conn *c)
 	return 0;
 }
 
-static int take_iq(struct conn *c, struct xml_elem *e);
-
 /* S: <iq type='result' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>
  *      <jid>user@host/resource</jid></bind></iq> */
 static int take_jid(struct conn *c, struct xml_elem *e)
@@ -1422,16 +1411,6 @@ static int take_jid(struct conn *c, struct xml_elem *e)
 		return become_ready(c);
 	c->state = WAIT_SESSION;
 	return say(c, "<iq type='set' id='session'><session xmlns='" NS_SESSION "'/></iq>");
-}
-
-/* We are connected already, as far as others see: their stanzas may come first. */
-static int take_session(struct conn *c, struct xml_elem *e)
-{
-	const char *id = xml_get(e, "id");
-
-	if (!id || strcmp(id, "session"))
-		return take_iq(c, e);
-	return is_result(c, e, "session") ? become_ready(c) : -1;
 }
 
 /* S: <stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>...
@@ -1499,9 +1478,7 @@ int xmpp_same_jid(const char *a, const char *b)
 /* `to` NULL: the own account, or the server for it. */
 static int queue_iq(struct conn *c, const char *type, const char *id, const char *to, const char *payload)
 {
-	if (to)
-		return queue(c, "<iq type='%s' id='%s' to='%s'>%r</iq>", type, id, to, payload);
-	return queue(c, "<iq type='%s' id='%s'>%r</iq>", type, id, payload);
+	return queue(c, "<iq type='%s' id='%s'%r%s%r>%r</iq>", type, id, to ? " to='" : "", to, to ? "'" : "", payload);
 }
 
 int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
@@ -1509,18 +1486,17 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 {
 	struct conn *c = conn_of(x);
 	struct request *r;
-	uint8_t random[8];
+	unsigned long long random;
 	int failed;
-	size_t i;
 
 	if (c->state != READY || c->request_count == MAX_REQUESTS) {
 		errno = c->state != READY ? ENOTCONN : ENOBUFS;
 		return -1;
 	}
 	r = calloc(1, sizeof *r);
-	failed = !r || random_bytes(random, sizeof random) || (to && !(r->to = strdup(to)));
-	for (i = 0; i < 8 && !failed; i++)
-		snprintf(r->id + 2 * i, 3, "%02x", random[i]);
+	failed = !r || random_bytes(&random, sizeof random) || (to && !(r->to = strdup(to)));
+	if (!failed)
+		snprintf(r->id, sizeof r->id, "%016llx", random);
 	if (failed || queue_iq(c, type, r->id, to, payload)) {
 		if (r)
 			free(r->to);
@@ -1542,11 +1518,11 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
  * server, or without a name. */
 static int was_asked(struct conn *c, const char *to, const char *from)
 {
-	if (!from)
-		return !to || xmpp_same_jid(to, c->o.host) || xmpp_same_account(to, c->jid);
-	if (to)
+	const char *one = to ? to : from;
+
+	if (to && from)
 		return xmpp_same_jid(to, from);
-	return xmpp_same_jid(from, c->o.host) || xmpp_same_account(from, c->jid);
+	return !one || xmpp_same_jid(one, c->o.host) || xmpp_same_account(one, c->jid);
 }
 
 /* S: <iq type='get' from='...' id='...'><ping xmlns='urn:xmpp:ping'/></iq>
@@ -1578,17 +1554,21 @@ static int take_iq(struct conn *c, struct xml_elem *e)
 	return 0;
 }
 
-static int take_message(struct conn *c, struct xml_elem *e)
+/* We are connected already, as far as others see: their stanzas may come first. */
+static int take_session(struct conn *c, struct xml_elem *e)
 {
-	if (c->x.on_message)
-		c->x.on_message(&c->x, e);
-	return 0;
+	if (!xml_has(e, "id", "session"))
+		return take_iq(c, e);
+	return is_result(c, e, "session") ? become_ready(c) : -1;
 }
 
-static int take_presence(struct conn *c, struct xml_elem *e)
+/* A message or a presence. */
+static int take_stanza(struct conn *c, struct xml_elem *e)
 {
-	if (c->x.on_presence)
-		c->x.on_presence(&c->x, e);
+	void (*handler)(struct xmpp *, const struct xml_elem *) = *e->name == 'm' ? c->x.on_message : c->x.on_presence;
+
+	if (handler)
+		handler(&c->x, e);
 	return 0;
 }
 
@@ -1612,8 +1592,8 @@ static const struct row {
 	{WAIT_BIND_FEATURES, "features",  NS_STREAM, bind_resource},
 	{WAIT_BIND,          "iq",        NS_CLIENT, take_jid},
 	{WAIT_SESSION,       "iq",        NS_CLIENT, take_session},
-	{READY,              "message",   NS_CLIENT, take_message},
-	{READY,              "presence",  NS_CLIENT, take_presence},
+	{READY,              "message",   NS_CLIENT, take_stanza},
+	{READY,              "presence",  NS_CLIENT, take_stanza},
 	{READY,              "iq",        NS_CLIENT, take_iq}
 };
 
@@ -1635,14 +1615,6 @@ static int dispatch(struct conn *c, struct xml_elem *e)
 
 /* ---------------------------------------------------------------- The loop */
 
-/* RFC 6120 section 11.1: we tell the server what is wrong with its XML. */
-static int refuse_xml(struct conn *c)
-{
-	if (c->state != CLOSING)
-		queue(c, "<stream:error><%r xmlns='" NS_STREAMS "'/></stream:error>", xmlstream_condition(c->xs));
-	return lose(c, "bad XML from the server: %s", xmlstream_error(c->xs));
-}
-
 /* The n bytes at p have come. */
 static void parse(struct conn *c, const char *p, size_t n)
 {
@@ -1660,9 +1632,11 @@ static void parse(struct conn *c, const char *p, size_t n)
 		used = event == XML_MORE || event == XML_ERROR ? n : n - (size_t)(c->fed - xmlstream_offset(c->xs));
 		trace(c, 'S', p + shown, used - shown, event != XML_MORE);
 		shown = used;
-		if (event == XML_ERROR)
-			refuse_xml(c);
-		else if (event == XML_CLOSE)
+		if (event == XML_ERROR) { /* RFC 6120 section 11.1: we tell the server what is wrong with its XML */
+			if (c->state != CLOSING)
+				queue(c, "<stream:error><%r xmlns='" NS_STREAMS "'/></stream:error>", xmlstream_condition(c->xs));
+			lose(c, "bad XML from the server: %s", xmlstream_error(c->xs));
+		} else if (event == XML_CLOSE)
 			lose(c, "the server ended the stream instead of %s", awaited[c->state]);
 		else if (e)
 			dispatch(c, e);
@@ -1687,7 +1661,7 @@ static void receive(struct conn *c, char *buf)
 
 void xmpp_wake_after(struct xmpp *x, long ms)
 {
-	conn_of(x)->wake = ms < 0 || conn_of(x)->state == CLOSED ? 0 : after(ms);
+	conn_of(x)->wake = ms < 0 || conn_of(x)->state >= ENDING ? 0 : after(ms);
 }
 
 /* C: <iq type='get' id='ping' to='HOST'><ping xmlns='urn:xmpp:ping'/></iq>
@@ -1754,7 +1728,7 @@ static int64_t next_timer(const struct conn *c)
 static void attend(struct conn *c, long *rounds)
 {
 	if (stopping)
-		xmpp_close(&c->x);
+		say_goodbye(c);
 	if (c->state == HASHING)
 		*rounds = answer_challenge(c, *rounds);
 	if (c->state > CONNECTING && c->fd >= 0 && flush(c))
@@ -1762,18 +1736,15 @@ static void attend(struct conn *c, long *rounds)
 }
 
 /* What select() is to watch. Returns whether the connection is alive. */
-static int watch(const struct conn *c, fd_set *readable, fd_set *writable, int *max)
+static int watch(const struct conn *c, fd_set *readable, fd_set *writable)
 {
-	if (c->tunnel && c->tunnel->err >= 0) {
+	if (c->tunnel && c->tunnel->err >= 0)
 		FD_SET(c->tunnel->err, readable);
-		*max = c->tunnel->err > *max ? c->tunnel->err : *max;
-	}
 	if (c->fd < 0)
 		return c->state == WAITING || c->state == ENDING;
 	FD_SET(c->fd, readable);
 	if (c->state == CONNECTING || c->out.start < c->out.end)
 		FD_SET(c->fd, writable);
-	*max = c->fd > *max ? c->fd : *max;
 	return 1;
 }
 
@@ -1791,25 +1762,11 @@ static void turn(struct conn *c, const fd_set *readable, const fd_set *writable,
 		check_timers(c, now);
 }
 
-static void destroy(struct conn *c)
-{
-	xmlstream_free(c->xs);
-	free((char *)c->o.user);
-	free((char *)c->o.password);
-	free((char *)c->o.host);
-	free((char *)c->o.server);
-	free((char *)c->o.resource);
-	free((char *)c->o.tunnel);
-	free((char *)c->o.trace_name);
-	free(c->jid);
-	free(c);
-}
-
 /* Waits until a descriptor is ready or it is time `until` (0: no timer). Signals
  * are held back from the look at `stopping` to the moment when pselect() sleeps:
  * one that came between them would not wake it. One that set `stopping` after the
  * connections had `seen` it leaves no time to sleep. */
-static int wait_ready(int max, fd_set *readable, fd_set *writable, int64_t until, int seen)
+static int wait_ready(fd_set *readable, fd_set *writable, int64_t until, int seen)
 {
 	int64_t ms = until ? until - now_ms() : 0;
 	struct timespec t = {0, 0};
@@ -1822,7 +1779,7 @@ static int wait_ready(int max, fd_set *readable, fd_set *writable, int64_t until
 		t.tv_sec = (time_t)(ms / 1000);
 		t.tv_nsec = (long)(ms % 1000) * 1000000;
 	}
-	n = pselect(max + 1, readable, writable, NULL, until || stopping != seen ? &t : NULL, &before);
+	n = pselect(FD_SETSIZE, readable, writable, NULL, until || stopping != seen ? &t : NULL, &before);
 	saved = errno;
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (n < 0 && saved == EINTR) {
@@ -1846,38 +1803,6 @@ static void bury(struct xmpp **conns, size_t n)
 		}
 }
 
-/* One turn; returns how many connections were alive when it began to wait. */
-static long take_turn(struct xmpp **conns, size_t n, int64_t until)
-{
-	char buf[READ_SIZE];
-	fd_set readable, writable;
-	long alive = 0, rounds = ROUNDS_AT_ONCE;
-	int64_t now;
-	int max = -1, seen = stopping;
-	size_t i;
-
-	for (i = 0; i < n; i++)
-		if (conns[i])
-			attend(conn_of(conns[i]), &rounds);
-	bury(conns, n);
-	FD_ZERO(&readable);
-	FD_ZERO(&writable);
-	for (i = 0; i < n; i++)
-		if (conns[i] && watch(conn_of(conns[i]), &readable, &writable, &max)) {
-			alive++;
-			until = earlier(until, next_timer(conn_of(conns[i])));
-		}
-	if (!alive)
-		return 0;
-	if (wait_ready(max, &readable, &writable, until, seen) < 0)
-		return -1;
-	now = now_ms();
-	for (i = 0; i < n; i++)
-		if (conns[i])
-			turn(conn_of(conns[i]), &readable, &writable, buf, now);
-	return alive;
-}
-
 static void set_busy(struct xmpp **conns, size_t n, char busy)
 {
 	size_t i;
@@ -1889,14 +1814,35 @@ static void set_busy(struct xmpp **conns, size_t n, char busy)
 
 long xmpp_turn(struct xmpp **conns, size_t n, long ms)
 {
-	long alive;
+	char buf[READ_SIZE];
+	fd_set readable, writable;
+	long alive = 0, rounds = ROUNDS_AT_ONCE;
+	int64_t now, until = ms < 0 ? 0 : after(ms);
+	int seen = stopping;
+	size_t i;
 
 	set_busy(conns, n, 1);
-	alive = take_turn(conns, n, ms < 0 ? 0 : after(ms));
-	set_busy(conns, n, 0);
+	for (i = 0; i < n; i++)
+		if (conns[i])
+			attend(conn_of(conns[i]), &rounds);
 	bury(conns, n);
+	FD_ZERO(&readable);
+	FD_ZERO(&writable);
+	for (i = 0; i < n; i++)
+		if (conns[i] && watch(conn_of(conns[i]), &readable, &writable)) {
+			alive++;
+			until = earlier(until, next_timer(conn_of(conns[i])));
+		}
 	if (alive == 0)
 		stopping = 0;
+	else if (wait_ready(&readable, &writable, until, seen) < 0)
+		alive = -1;
+	now = now_ms();
+	for (i = 0; i < n && alive > 0; i++)
+		if (conns[i])
+			turn(conn_of(conns[i]), &readable, &writable, buf, now);
+	set_busy(conns, n, 0);
+	bury(conns, n);
 	return alive;
 }
 
@@ -1916,17 +1862,6 @@ void xmpp_stop(void)
 }
 
 /* ---------------------------------------------------------- Life and death */
-
-/* Where send() cannot be told so (macOS), a signal must not end us because the
- * server hung up. */
-static void ignore_sigpipe(void)
-{
-#ifdef NO_MSG_NOSIGNAL
-	struct sigaction ignore = {.sa_handler = SIG_IGN};
-
-	sigaction(SIGPIPE, &ignore, NULL);
-#endif
-}
 
 /* Replaces each string among the options by a copy; 0, or -1 when memory ran out,
  * and then some are NULL. */
@@ -1948,7 +1883,8 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 {
 	struct conn *c;
 
-	ignore_sigpipe();
+	if (!MSG_NOSIGNAL)
+		signal(SIGPIPE, SIG_IGN); /* it must not end us because the server hung up */
 	if (!o->user || !o->password || !o->host) {
 		errno = EINVAL;
 		return NULL;
@@ -1977,21 +1913,16 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 void xmpp_free(struct xmpp *x)
 {
 	struct conn *c = conn_of(x);
+	char was_busy;
 
 	if (!x)
 		return;
-	x->on_ready = x->on_wake = NULL;
-	x->on_message = x->on_presence = NULL;
-	x->on_close = NULL;
-	c->doomed = 1;
-	c->no_retry = 1;
-	if (c->busy)
-		tear_down(c);
-	else {
-		c->busy = 1;
-		tear_down(c); /* may call us again */
+	was_busy = c->busy;
+	*x = (struct xmpp){.data = x->data}; /* no handler is called any more */
+	c->doomed = c->no_retry = c->busy = 1;
+	tear_down(c); /* may call us again */
+	if (!was_busy)
 		destroy(c);
-	}
 }
 
 const char *xmpp_jid(const struct xmpp *x)

@@ -40,6 +40,9 @@ struct xml_elem {
  * xml_get(e, "from") never answers with x:from. NULL for a NULL `e`. */
 const char *xml_get(const struct xml_elem *e, const char *name);
 
+/* Has it this attribute, in no namespace, with that value? A NULL `e` has none. */
+int xml_has(const struct xml_elem *e, const char *name, const char *value);
+
 /* The first child with that name, in that namespace; `ns` NULL matches any.
  * NULL if there is none or `e` is NULL, so that look-ups chain. */
 struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const char *ns);
@@ -69,7 +72,8 @@ enum xml_event {
 struct xmlstream *xmlstream_new(size_t max_stanza);
 
 /* Hands over n bytes, which are copied. They may be split anywhere, also
- * inside a character: the events are the same. 0, or -1 when memory ran out. */
+ * inside a character: the events are the same. 0, or -1 when memory ran out, now
+ * or before. */
 int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n);
 
 /* The next event; XML_ERROR, too, when memory ran out. With XML_OPEN and XML_STANZA, *out is an element that the
@@ -200,7 +204,7 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 void xmpp_wake_after(struct xmpp *x, long ms);
 
 /* Ends the stream politely (RFC 6120 section 4.4): on_close comes when the
- * server has done the same, or after a second; or at once, before this returns,
+ * server has done the same, or after a second (a tunnel has one more); or at once, before this returns,
  * if there is no stream to end. What arrives until then is not told any more, and
  * the connection does not come back. */
 void xmpp_close(struct xmpp *x);

@@ -1834,7 +1834,7 @@ static int wait_for_all(struct server *server, fd_set *readable)
 		}
 	if (max < 0 && server->ending)
 		return 0;
-	return wait_ready(max, readable, &writable, until, 0) < 0 ? -1 : n;
+	return wait_ready(readable, &writable, until, 0) < 0 ? -1 : n;
 }
 
 static void close_doors(struct server *server)

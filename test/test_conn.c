@@ -527,6 +527,16 @@ static void test_trace(void)
 	fclose(o.trace);
 }
 
+/* A server's words in a reason: letters stay, control characters do not, and
+ * no piece of a letter is left, where they were cut off or were bad. */
+static void test_reason(void)
+{
+	char reason[] = "\xC3\xBC\xC2\x9B\x9B\nb\x80\xE2\x82\xAC\xE2\x82";
+
+	tidy(reason);
+	check("a tidy reason", !strcmp(reason, "\xC3\xBC    b \xE2\x82\xAC"));
+}
+
 /* What xmpp_send() and those built on it queue. */
 static void check_formats(struct xmpp *x)
 {
@@ -629,6 +639,7 @@ int main(void)
 	test_stuck_tunnel();
 	test_close_while_ending();
 	test_trace();
+	test_reason();
 	test_formats();
 	test_queue();
 	test_options();
