@@ -34,7 +34,7 @@
 enum {
 	JOIN_TIMEOUT = 30000,   /* ms for a room to let us in, or out, or to repeat what we said */
 	GRACE = 10000,          /* ms at most at the end, for what was said to come back */
-	RETRY = 2000,           /* ms at most, and what the server wants us to be slower, until we try again */
+	RETRY = 2000,           /* ms at most until we try again; more where the server wants us to slow down */
 	MAX_SLOW = 60000,       /* ms more between phrases, where the server wants us to slow down */
 	MAX_NAMESAKES = 10,     /* in a room, before we try another one */
 	TICK = 1000000,         /* us from one look at the clock to the next */
@@ -48,6 +48,9 @@ static const char *const phrases[] = {
 	"That <tag> was never closed.", "Bread & butter for all!", "To hop or not to hop?",
 	"Somebody said \"hello\", I think.", "Schöne Grüße!", "I am not a robot. Well, I am."
 };
+
+/* Set by SIGINT and SIGTERM. The loop may see it a second late, the bots see it at once. */
+static volatile sig_atomic_t interrupted;
 
 /* -------------------------------------------------------------- The counts */
 
@@ -158,18 +161,22 @@ struct bot {
 	char entered;           /* it has been in a room */
 };
 
-/* What main() was asked for, and what a process knows of it. */
+/* What main() was asked for; and what the first process knows, and the others. */
 struct crowd {
 	struct xmpp_options options;
-	int bots, first, rooms, rate, faster, seconds, seed, listen, monitor;
+	int bots, first, rooms, rate, factor, seconds, seed, listen, monitor;
 	int64_t start;          /* us */
 	struct share *shares;   /* in memory that all processes see */
 	int share_count;
-	pid_t watcher;          /* the first process. It alone knows: */
-	int failed;             /* did another one end badly? */
-	long long shown[COUNTS]; /* the sums, when they were shown last... */
-	int64_t shown_at;       /* ...and when that was, in us */
-	int ending;             /* the others know: nobody says or does anything any more; */
+	pid_t watcher;          /* the first process */
+
+	/* known to the first process only */
+	int failed;             /* has another one ended badly? */
+	long long shown[COUNTS]; /* the sums that were shown last */
+	int64_t shown_at;       /* us: when that was */
+
+	/* known to the others only */
+	int ending;             /* nobody says or does anything any more */
 	long long lag;          /* ms: how late the loop was, at worst, in this second */
 };
 
@@ -200,7 +207,7 @@ static void speak_after(struct bot *b, long ms)
 {
 	long more = 5000 + roll(b, 9001);
 
-	wake_after(b, ms + b->slow + (b->crowd->faster ? more / b->crowd->faster : 0));
+	wake_after(b, ms + b->slow + (b->crowd->factor ? more / b->crowd->factor : 0));
 }
 
 /* It is in its room no more, or was in none: nothing comes back now. */
@@ -229,7 +236,7 @@ static void jump(struct bot *b)
 	const struct crowd *c = b->crowd;
 
 	step_out(b, OUTSIDE);
-	if (c->ending)
+	if (c->ending || interrupted)
 		return;
 	b->room_number = c->rooms > 1 ? (b->room_number + 1 + roll(b, c->rooms - 1)) % c->rooms : 0;
 	snprintf(b->room, sizeof b->room, "bot_room_%d@conference.%s", b->room_number, c->options.host);
@@ -254,7 +261,7 @@ static void leave(struct bot *b)
  *      <body>Tea or coffee?</body></message>
  * In the id: which bot, its how manieth phrase, and the time. The room tells
  * everybody what was said, also us, and keeps the id: XEP-0045 section 7.4. With
- * -i 0 that is when we speak again. */
+ * -i 0 we speak again when our phrase has come back. */
 static void speak(struct bot *b)
 {
 	const char *phrase = phrases[roll(b, sizeof phrases / sizeof *phrases)];
@@ -271,7 +278,7 @@ static void speak(struct bot *b)
 		b->counts[SENT]++;
 		b->counts[AWAITED]++;
 	}
-	speak_after(b, b->crowd->faster ? 0 : JOIN_TIMEOUT);
+	speak_after(b, b->crowd->factor ? 0 : JOIN_TIMEOUT);
 }
 
 static void on_ready(struct xmpp *x)
@@ -288,7 +295,7 @@ static void on_wake(struct xmpp *x)
 	struct bot *b = x->data;
 
 	raise_to(&b->crowd->lag, (now_us() - b->due) / 1000);
-	if (b->crowd->ending)
+	if (b->crowd->ending || interrupted)
 		return; /* it stays where it is, to hear its last phrase */
 	if (b->place == INSIDE) {
 		speak(b);
@@ -299,13 +306,6 @@ static void on_wake(struct xmpp *x)
 		xmpp_leave(b->x, b->room, b->nick); /* for the case that we are in, after all */
 	}
 	jump(b);
-}
-
-static int is_type(const struct xml_elem *e, const char *type)
-{
-	const char *its = xml_get(e, "type");
-
-	return its && !strcmp(its, type);
 }
 
 /* <error type='cancel'><conflict xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>
@@ -321,7 +321,7 @@ static void note_unlocked(struct xmpp *x, const struct xml_elem *answer, void *d
 	struct bot *b = x->data;
 
 	(void)data;
-	if (is_type(answer, "error"))
+	if (xml_has(answer, "type", "error"))
 		b->counts[NO_ENTRY]++;
 }
 
@@ -340,21 +340,25 @@ static int has_status(const struct xml_elem *presence, const char *code)
 	const struct xml_elem *x = xml_child(presence, "x", "http://jabber.org/protocol/muc#user"), *e;
 
 	for (e = x ? x->children : NULL; e; e = e->next)
-		if (!strcmp(e->name, "status") && xml_get(e, "code") && !strcmp(xml_get(e, "code"), code))
+		if (!strcmp(e->name, "status") && xml_has(e, "code", code))
 			return 1;
 	return 0;
 }
 
 /* S: <presence from='bot_room_3@conference.localhost/jumperbot_7'><x ...>...<status code='110'/></x></presence>
- * We are in. With status 201 the room is new, and locked until we say that it
+ * We are in, though the room may have changed our nick. With status 201 the room is new, and locked until we say that it
  * is as it should be (XEP-0045 section 10.1.2):
  * C: <iq type='set' ...><query xmlns='http://jabber.org/protocol/muc#owner'>
  *      <x xmlns='jabber:x:data' type='submit'/></query></iq> */
 static void entered(struct bot *b, const struct xml_elem *presence)
 {
+	const char *slash = strchr(xml_get(presence, "from"), '/');
+
 	if (has_status(presence, "201"))
 		xmpp_request(b->x, "set", b->room, "<query xmlns='http://jabber.org/protocol/muc#owner'>"
 		             "<x xmlns='jabber:x:data' type='submit'/></query>", note_unlocked, NULL);
+	if (slash)
+		snprintf(b->nick, sizeof b->nick, "%s", slash + 1);
 	b->place = INSIDE;
 	b->phrases = 5 + roll(b, 5);
 	b->counts[IN_ROOM]++;
@@ -371,7 +375,7 @@ static void entered(struct bot *b, const struct xml_elem *presence)
  * wait, too, but with service-unavailable (XEP-0045 section 7.2.9): there are others. */
 static void heed_error(struct bot *b, const struct xml_elem *stanza, enum count otherwise)
 {
-	int wait = is_type(xml_child(stanza, "error", NULL), "wait") && !has_error(stanza, "service-unavailable");
+	int wait = xml_has(xml_child(stanza, "error", NULL), "type", "wait") && !has_error(stanza, "service-unavailable");
 	int slow_down = wait || has_error(stanza, "policy-violation");
 
 	b->counts[slow_down ? THROTTLED : otherwise]++;
@@ -396,7 +400,7 @@ static void not_entered(struct bot *b, const struct xml_elem *presence)
 static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 {
 	struct bot *b = x->data;
-	int failed = is_type(presence, "error"), gone = is_type(presence, "unavailable");
+	int failed = xml_has(presence, "type", "error"), gone = xml_has(presence, "type", "unavailable");
 
 	if (b->place < ENTERING || !xmpp_same_account(xml_get(presence, "from"), b->room))
 		return;
@@ -438,14 +442,14 @@ static void came_back(struct bot *b, const struct xml_elem *message, unsigned nu
 	b->counts[UNHEARD] += number - b->heard - 1;
 	b->counts[AWAITED] -= number - b->heard;
 	b->heard = number;
-	if (is_type(message, "error")) {
+	if (xml_has(message, "type", "error")) {
 		bounced(b, message);
 		return;
 	}
 	b->counts[HEARD]++;
 	count_time(b->counts, now_us() - sent_at);
 	b->slow /= 2;
-	if (b->place == INSIDE && !b->crowd->faster)
+	if (b->place == INSIDE && !b->crowd->factor)
 		speak_after(b, 0);
 }
 
@@ -460,9 +464,9 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 
 	if (xml_child(message, "delay", "urn:xmpp:delay") || !xmpp_same_account(xml_get(message, "from"), b->room))
 		return;
-	if (is_type(message, "groupchat") && xml_child(message, "body", NULL))
+	if (xml_has(message, "type", "groupchat") && xml_child(message, "body", NULL))
 		b->counts[RECEIVED]++;
-	if (!id || b->place < INSIDE || (!is_me(b, message) && !is_type(message, "error")))
+	if (!id || b->place < INSIDE || (!is_me(b, message) && !xml_has(message, "type", "error")))
 		return;
 	if (sscanf(id, "%10llu.%10llu.%15llx", &bot, &number, &sent_at) == 3 /* NOLINT(cert-err34-c): the widths see to it */
 	    && bot == (unsigned)b->number && number <= b->said)
@@ -485,9 +489,6 @@ static void on_close(struct xmpp *x, const char *reason)
 }
 
 /* --------------------------------------------------------------- The crowd */
-
-/* Set by SIGINT and SIGTERM. */
-static volatile sig_atomic_t interrupted;
 
 /* SIGCHLD only ends a wait. */
 static void on_signal(int signal)
@@ -841,7 +842,7 @@ static int read_options(int argc, char **argv, struct crowd *c)
 		case 'e': c->options.server = optarg; break;
 		case 'p': failed = read_number(optarg, 1, 65535, &c->options.port); break;
 		case 'a': failed = read_number(optarg, 1, 1000000, &c->rate); break;
-		case 'i': failed = read_number(optarg, 0, 5000, &c->faster); break;
+		case 'i': failed = read_number(optarg, 0, 5000, &c->factor); break;
 		case 'd': failed = read_number(optarg, 1, 100000000, &c->seconds); break;
 		case 's': failed = read_number(optarg, 0, INT_MAX, &c->seed); break;
 		case 'x': c->options.tunnel = optarg; break;
@@ -859,7 +860,7 @@ int main(int argc, char **argv)
 {
 	struct crowd c = {
 		.options = {.host = "localhost", .password = getenv("XMPP_PASSWORD"), .reconnect = 1},
-		.bots = 10, .rooms = 10, .rate = 50, .faster = 1,
+		.bots = 10, .rooms = 10, .rate = 50, .factor = 1,
 		.seed = (int)(now_us() % INT_MAX), .start = now_us(), .shown_at = now_us()
 	};
 	struct sigaction action = {.sa_handler = on_signal};
