@@ -78,6 +78,7 @@ struct xmlstream {
 	char quote;             /* and the quote that is open there, or 0 */
 	char plain;             /* in the tag is nothing that unescape() would change */
 	char in_cdata;          /* text goes on until ]]> */
+	char skipping;          /* the stanza under way: it exceeds a limit, and only its tags are counted */
 
 	struct block *pool, *header; /* of the stanza under way; of the stream header, once that is complete */
 	char *top, *roof;       /* [top, roof) is free in the newest block */
@@ -771,7 +772,7 @@ static long take_markup(struct xmlstream *xs, const char *p, const char *end)
 /* n characters of text, which take up `used` of the input. */
 static long add_text(struct xmlstream *xs, const char *text, size_t n, long used)
 {
-	if (buffer_append(&xs->text, text, n))
+	if (!xs->skipping && buffer_append(&xs->text, text, n))
 		return no_memory(xs);
 	return used;
 }
@@ -818,6 +819,25 @@ static long take_text(struct xmlstream *xs, const char *p, const char *end)
 	return 3;
 }
 
+/* A tag of a stanza that is skipped: by how many levels the next token lies deeper. */
+static int skip_tag(struct xmlstream *xs, int levels)
+{
+	xs->depth += (size_t)levels;
+	if (xs->depth > 1)
+		return 0;
+	xs->skipping = 0;
+	xs->event = XML_SKIPPED;
+	return 0;
+}
+
+/* The tag that is n bytes long. */
+static int take_tag(struct xmlstream *xs, const char *p, long n)
+{
+	if (xs->skipping)
+		return skip_tag(xs, p[1] == '/' ? -1 : p[n - 2] != '/');
+	return p[1] == '/' ? take_end_tag(xs, p + 2, p + n - 1) : take_start_tag(xs, p + 1, p + n - 1);
+}
+
 /* One token of the characters [p, end): how many of them it takes; 0 when it is
  * not complete. Outside of stanzas there are only tags, and white space, which
  * keeps connections alive (RFC 6120 section 4.6.1). */
@@ -836,30 +856,55 @@ static long take_token(struct xmlstream *xs, const char *p, const char *end)
 	if (end - p > 1 && (p[1] == '!' || p[1] == '?'))
 		return take_markup(xs, p, end);
 	n = measure_tag(xs, p, end);
-	if (n <= 0)
-		return n;
-	return (p[1] == '/' ? take_end_tag(xs, p + 2, p + n - 1) : take_start_tag(xs, p + 1, p + n - 1)) ? -1 : n;
+	return n > 0 && take_tag(xs, p, n) ? -1 : n;
 }
 
 /* ------------------------------------------------------------------ Events */
 
+/* The stanza under way exceeds a limit. Somebody far away may have made it, whom
+ * the server let pass, so the stream goes on without it: what there is of it is
+ * dropped. The token that was too much, at that depth, is taken once more. */
+static void skip_stanza(struct xmlstream *xs, size_t depth)
+{
+	while (xs->elem->parent)
+		xs->elem = xs->elem->parent;
+	while (xs->bindings->owner && xs->bindings->owner != xs->elem)
+		xs->bindings = xs->bindings->outer;
+	release_pool(xs->pool);
+	xs->pool = NULL;
+	buffer_free(&xs->text);
+	xs->elem_slot = &xs->tree;
+	xs->depth = depth;
+	xs->text_start = xs->scanned = 0;
+	xs->quote = 0;
+	xs->skipping = 1;
+	xs->event = XML_MORE;
+	xs->condition = NULL;
+}
+
 /* Takes tokens until something has happened or the next one is not complete.
  * A stanza is counted from its <, the stream header from byte 0, and no token
- * sees what is beyond the limit. */
+ * sees what is beyond the limit. In a stanza that is skipped, that is for each
+ * token. */
 static void take_tokens(struct xmlstream *xs)
 {
 	const char *p;
-	size_t left;
+	size_t left, depth;
 	long n;
 
 	while (xs->event == XML_MORE && xs->whole > 0) {
 		p = xs->in.bytes + xs->in.start;
-		if (xs->header && xs->depth < 2)
+		if (xs->header && (xs->depth < 2 || xs->skipping))
 			xs->limit = xs->offset + xs->max_stanza;
 		left = xs->limit - xs->offset < xs->whole ? (size_t)(xs->limit - xs->offset) : xs->whole;
+		depth = xs->depth;
 		n = left ? take_token(xs, p, p + left) : 0;
 		if (n == 0 && left < xs->whole)
-			fail(xs, p + left, "policy-violation", "stanza too long");
+			n = fail(xs, p + left, "policy-violation", "stanza too long");
+		if (n < 0 && xs->header && !xs->skipping && !strcmp(xs->condition, "policy-violation")) {
+			skip_stanza(xs, depth);
+			continue;
+		}
 		if (n <= 0)
 			return;
 		xs->scanned = 0;

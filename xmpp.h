@@ -62,13 +62,17 @@ enum xml_event {
 	XML_MORE,       /* what is left is the beginning of something, or nothing: feed me */
 	XML_OPEN,       /* the stream header, an element without children */
 	XML_STANZA,     /* a whole child of the root */
+	XML_SKIPPED,    /* a child of the root that exceeds a limit: it is lost, the stream goes on */
 	XML_CLOSE,      /* the root's end tag: the stream is over */
 	XML_ERROR       /* not what RFC 6120 section 11 allows; it sticks */
 };
 
 /* A parser. `max_stanza` bounds the bytes of one stanza, and of the stream
  * header; 0 means 256 KiB. With it the memory that one stanza can take is
- * bounded: at worst some 35 bytes for each byte of it. NULL when memory ran out. */
+ * bounded: at worst some 35 bytes for each byte of it. Other limits: 128 levels of
+ * elements, 1,000 attributes of one, 128 namespace declarations in scope. A tag that
+ * is longer than all of a stanza may be, and a header that exceeds a limit, are
+ * errors. NULL when memory ran out. */
 struct xmlstream *xmlstream_new(size_t max_stanza);
 
 /* Hands over n bytes, which are copied. They may be split anywhere, also

@@ -66,7 +66,7 @@ static void check_output(struct xmlstream *xs, int fd)
 		do {
 			event = xmlstream_next(xs, &e);
 			xml_free(e);
-		} while (event == XML_OPEN || event == XML_STANZA);
+		} while (event == XML_OPEN || event == XML_STANZA || event == XML_SKIPPED);
 		if (event == XML_ERROR)
 			abort();
 	}

@@ -14,6 +14,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 /* What came out: the element trees, in a notation of our own, and how it ended. */
 struct result {
 	struct buffer dump;
+	int skipped;            /* how many stanzas */
+	size_t sure;            /* bytes of the dump, before the first of them */
 	enum xml_event end;     /* XML_MORE, XML_CLOSE or XML_ERROR */
 	uint64_t used;          /* bytes */
 	char condition[40];     /* with XML_ERROR */
@@ -79,8 +81,10 @@ static void take_events(struct xmlstream *xs, struct result *r)
 			add_tag(&r->dump, e);
 		else if (r->end == XML_STANZA)
 			add_tree(&r->dump, e);
+		else if (r->end == XML_SKIPPED && !r->skipped++)
+			r->sure = r->dump.end;
 		xml_free(e);
-	} while (r->end == XML_OPEN || r->end == XML_STANZA);
+	} while (r->end == XML_OPEN || r->end == XML_STANZA || r->end == XML_SKIPPED);
 }
 
 /* In pieces of that many bytes. */
@@ -107,7 +111,7 @@ static void must_be_same(const struct result *a, const struct result *b)
 {
 	size_t n = a->dump.end - a->dump.start;
 
-	if (a->end != b->end || strcmp(a->condition, b->condition) || (a->end != XML_MORE && a->used != b->used)
+	if (a->end != b->end || a->skipped != b->skipped || a->sure != b->sure || strcmp(a->condition, b->condition) || (a->end != XML_MORE && a->used != b->used)
 	    || n != b->dump.end - b->dump.start
 	    || (n > 0 && memcmp(a->dump.bytes + a->dump.start, b->dump.bytes + b->dump.start, n)))
 		abort();
