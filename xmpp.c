@@ -70,6 +70,7 @@ enum {
 	LAST_RETRY = 60000,      /* ms; the longest pause ever */
 	HEALTHY = 60000,         /* ms logged in, and all is forgiven: the next loss is a first one */
 	MAX_OUTPUT = 4 << 20,    /* bytes queued for a server that does not read */
+	MAX_SENT = 250000,       /* bytes of a stanza; many servers end a connection at 256 KiB */
 	READ_SIZE = 64 * 1024,   /* bytes read at once */
 	MIN_ROUNDS = 4096,       /* of PBKDF2; a server that asks for fewer wants an easy guess */
 	MAX_ROUNDS = 100000,     /* and one that asks for more only keeps us busy */
@@ -335,14 +336,17 @@ static int append(struct buffer *b, const char *format, ...)
 static int queue_v(struct conn *c, const char *format, va_list ap)
 {
 	size_t before = c->out.end - c->out.start;
+	int failed;
 
 	if (before > MAX_OUTPUT) {
 		errno = ENOBUFS;
 		return -1;
 	}
-	if (append_v(&c->out, format, ap)) {
+	failed = append_v(&c->out, format, ap);
+	if (failed || c->out.end - c->out.start - before > MAX_SENT) {
 		c->out.end = c->out.start + before;
 		c->out.failed = 0;
+		errno = failed ? ENOMEM : EMSGSIZE;
 		return -1;
 	}
 	trace(c, 'C', c->out.bytes + c->out.start + before, c->out.end - c->out.start - before, 1);
@@ -1415,17 +1419,20 @@ static int take_jid(struct conn *c, struct xml_elem *e)
 
 /* S: <stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>...
  * In any state; RFC 6120 section 4.9. On a conflict another client has taken
- * our place: if both came back they would throw each other out for ever. */
+ * our place: if both came back they would throw each other out for ever. But
+ * policy-violation, once we are logged in, is for something that we said, and
+ * somebody may have led us to say it. */
 static int stream_error(struct conn *c, struct xml_elem *e)
 {
 	static const char *const final[] = {
-		"conflict", "host-gone", "host-unknown", "not-authorized", "policy-violation", "unsupported-version"
+		"conflict", "host-gone", "host-unknown", "not-authorized", "policy-violation", "see-other-host",
+		"unsupported-version"
 	};
 	const char *condition = condition_of(e, NS_STREAMS);
 	size_t i;
 
 	for (i = 0; i < sizeof final / sizeof *final; i++)
-		if (!strcmp(condition, final[i]))
+		if (!strcmp(condition, final[i]) && (!c->ready_at || strcmp(condition, "policy-violation")))
 			for_good(c);
 	return lose(c, "stream error: %s %s", condition, text_of(e, NS_STREAMS));
 }
@@ -1533,7 +1540,7 @@ static int answer_iq(struct conn *c, const struct xml_elem *e, const char *id)
 	static const char no_such_thing[] = "<error type='cancel'><service-unavailable xmlns='" NS_STANZAS "'/></error>";
 	int ping = xml_child(e, "ping", "urn:xmpp:ping") != NULL;
 
-	if (queue_iq(c, ping ? "result" : "error", id, xml_get(e, "from"), ping ? "" : no_such_thing))
+	if (queue_iq(c, ping ? "result" : "error", id, xml_get(e, "from"), ping ? "" : no_such_thing) && errno != EMSGSIZE)
 		return lose(c, "out of memory, or the server does not read");
 	return 0;
 }

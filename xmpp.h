@@ -175,8 +175,9 @@ void xmpp_stop(void);
  * into text and into quoted attribute values, %d an int, %r raw XML, and %% a
  * percent sign; a NULL string is empty. There are no others. What is not UTF-8, or
  * no character that XML allows, goes out as U+FFFD. 0, or -1 and errno: ENOTCONN
- * when x is not ready (from on_ready to xmpp_close() or on_close it is), ENOMEM, or
- * ENOBUFS when the peer has left more than 4 MiB unread. The connection lives on. */
+ * when x is not ready (from on_ready to xmpp_close() or on_close it is), ENOMEM,
+ * ENOBUFS when the peer has left more than 4 MiB unread, EMSGSIZE for more than
+ * 250,000 bytes, at which many servers would end the connection. This one lives on. */
 int xmpp_send(struct xmpp *x, const char *format, ...);
 
 /* <message to='...' type='...'><body>...</body></message>; RFC 6121 section 5.

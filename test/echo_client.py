@@ -52,6 +52,9 @@ UNWANTED = {
     "a body of another namespace": "<message to='%s' type='chat'><body xmlns='urn:example:other'>no</body></message>",
     "a delayed message": "<message to='%s' type='chat'><body>no</body>"
                          "<delay xmlns='urn:xmpp:delay' stamp='2002-09-10T23:08:25Z'/></message>",
+    "a body too long when it is escaped": "<message to='%s' type='chat'><body>" + "x\n" * 60000 + "</body></message>",
+    "elements nested too deep": "<message to='%s' type='chat'><body>no</body>"
+                                + "<a xmlns='urn:example:a'>" * 130 + "</a>" * 130 + "</message>",
 }
 
 

@@ -554,6 +554,24 @@ static void check_formats(struct xmpp *x)
 	xmpp_free(x);
 }
 
+/* Line breaks are five bytes each when they are escaped. */
+static void test_too_long(void)
+{
+	static char body[120001], wanted[] = "<a>b</a>";
+	struct xmpp *x;
+	int fds[2], refused;
+
+	memset(body, '\n', sizeof body - 1);
+	x = logged_in(fds);
+	refused = xmpp_message(x, "b@localhost", "chat", body);
+	check("a stanza too long for a server", refused && errno == EMSGSIZE && !xmpp_send(x, "<a>%s</a>", "b")
+	                                        && !memcmp(conn_of(x)->out.bytes, wanted, sizeof wanted - 1));
+	body[45000] = '\0';
+	check("and one that is not", !xmpp_message(x, "b@localhost", "chat", body));
+	xmpp_free(x);
+	close(fds[1]);
+}
+
 static void test_formats(void)
 {
 	int port, listener = listen_free(&port);
@@ -641,6 +659,7 @@ int main(void)
 	test_trace();
 	test_reason();
 	test_formats();
+	test_too_long();
 	test_queue();
 	test_options();
 	printf("%d passed, %d failed\n", passed, failed);
