@@ -346,19 +346,15 @@ static int has_status(const struct xml_elem *presence, const char *code)
 }
 
 /* S: <presence from='bot_room_3@conference.localhost/jumperbot_7'><x ...>...<status code='110'/></x></presence>
- * We are in, though the room may have changed our nick. With status 201 the room is new, and locked until we say that it
+ * We are in. With status 201 the room is new, and locked until we say that it
  * is as it should be (XEP-0045 section 10.1.2):
  * C: <iq type='set' ...><query xmlns='http://jabber.org/protocol/muc#owner'>
  *      <x xmlns='jabber:x:data' type='submit'/></query></iq> */
 static void entered(struct bot *b, const struct xml_elem *presence)
 {
-	const char *slash = strchr(xml_get(presence, "from"), '/');
-
 	if (has_status(presence, "201"))
 		xmpp_request(b->x, "set", b->room, "<query xmlns='http://jabber.org/protocol/muc#owner'>"
 		             "<x xmlns='jabber:x:data' type='submit'/></query>", note_unlocked, NULL);
-	if (slash)
-		snprintf(b->nick, sizeof b->nick, "%s", slash + 1);
 	b->place = INSIDE;
 	b->phrases = 5 + roll(b, 5);
 	b->counts[IN_ROOM]++;
@@ -397,22 +393,28 @@ static void not_entered(struct bot *b, const struct xml_elem *presence)
 	jump_later(b);
 }
 
+/* Our nick is what the room says that it is. Of type unavailable with status 303:
+ * we are gone in name only, and our next presence has a new one (XEP-0045 section
+ * 7.6). */
 static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 {
 	struct bot *b = x->data;
 	int failed = xml_has(presence, "type", "error"), gone = xml_has(presence, "type", "unavailable");
+	const char *from = xml_get(presence, "from");
 
-	if (b->place < ENTERING || !xmpp_same_account(xml_get(presence, "from"), b->room))
+	if (b->place < ENTERING || !xmpp_same_account(from, b->room))
 		return;
 	if (failed && b->place == ENTERING)
 		not_entered(b, presence);
-	if (failed || (!has_status(presence, "110") && !is_me(b, presence)))
+	if (failed || (!has_status(presence, "110") && !is_me(b, presence)) || (gone && has_status(presence, "303")))
 		return;
+	if (!gone && strchr(from, '/'))
+		snprintf(b->nick, sizeof b->nick, "%s", strchr(from, '/') + 1);
 	if (b->place == ENTERING && !gone) {
 		entered(b, presence);
 	} else if (b->place == LEAVING && gone) {
 		jump(b);
-	} else if (b->place == INSIDE && gone) {
+	} else if (gone) {
 		b->counts[THROWN_OUT]++;
 		jump_later(b);
 	}
@@ -746,22 +748,26 @@ static int look_after(struct crowd *c)
 	return running;
 }
 
-/* All that the first process does while the others run. Signals are held back but
- * for the moments when it sleeps: none comes too early to wake it. */
+/* All that the first process does while the others run. Signals are held back from
+ * the look at what they mean to the moment when it sleeps: none comes too early to
+ * wake it. But not while it shows something, which may take as long as it likes. */
 static void watch(struct crowd *c)
 {
 	const struct sigaction wake = {.sa_handler = on_signal};
 	const struct timespec second = {1, 0};
 	sigset_t all, before;
+	int running;
 
 	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &before);
 	sigaction(SIGCHLD, &wake, NULL);
-	while (look_after(c) > 0) {
+	do {
 		show(c);
-		pselect(0, NULL, NULL, NULL, &second, &before);
-	}
-	sigprocmask(SIG_SETMASK, &before, NULL);
+		sigprocmask(SIG_SETMASK, &all, &before);
+		running = look_after(c);
+		if (running > 0)
+			pselect(0, NULL, NULL, NULL, &second, &before);
+		sigprocmask(SIG_SETMASK, &before, NULL);
+	} while (running > 0);
 }
 
 /* Starts a process for each share, and waits for them. Returns the exit status,
