@@ -160,7 +160,7 @@ static long run_bot(struct xmpp *bot)
 int main(int argc, char **argv)
 {
 	struct xmpp_options options = {.user = "echobot", .host = "localhost", .reconnect = 1};
-	struct sigaction on_signal = {.sa_handler = stop};
+	struct sigaction on_signal = {.sa_handler = stop, .sa_flags = (int)SA_RESETHAND}; /* a second signal ends us at once */
 	struct xmpp *bot;
 	int status = read_options(argc, argv, &options);
 

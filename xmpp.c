@@ -587,10 +587,22 @@ static int open_stream(struct conn *c, enum state next)
 	              "' xmlns:stream='" NS_STREAM "'>", c->o.host);
 }
 
+/* Instead of that descriptor one that no other command inherits, and none of the
+ * first three: where those are closed, what is printed would go into the stream. */
+static int guard(int fd)
+{
+	int guarded = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3), saved = errno;
+
+	if (fd >= 0)
+		close(fd);
+	errno = saved;
+	return guarded;
+}
+
 /* A socket on the way to `a`, or -1 and errno. */
 static int dial(const struct addrinfo *a)
 {
-	int fd = socket(a->ai_family, a->ai_socktype, a->ai_protocol), flags, on = 1, saved;
+	int fd = guard(socket(a->ai_family, a->ai_socktype, a->ai_protocol)), flags, on = 1, saved;
 
 	if (fd < 0)
 		return -1;
@@ -600,7 +612,7 @@ static int dial(const struct addrinfo *a)
 		return -1;
 	}
 	flags = fcntl(fd, F_GETFL);
-	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) || fcntl(fd, F_SETFD, FD_CLOEXEC)
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK)
 	    || setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on)
 	    || (connect(fd, a->ai_addr, a->ai_addrlen) && errno != EINPROGRESS)) {
 		saved = errno;
@@ -712,8 +724,8 @@ static void expand_command(const struct conn *c, struct buffer *b)
  * them. The first is ours: it does not block, and select() can watch it. */
 static int prepare_pair(int fds[2])
 {
-	if (fcntl(fds[0], F_SETFD, FD_CLOEXEC) || fcntl(fds[1], F_SETFD, FD_CLOEXEC)
-	    || fcntl(fds[0], F_SETFL, O_NONBLOCK))
+	fds[0] = guard(fds[0]);
+	if (fds[0] < 0 || fcntl(fds[1], F_SETFD, FD_CLOEXEC) || fcntl(fds[0], F_SETFL, O_NONBLOCK))
 		return -1;
 	errno = EMFILE;
 	return fds[0] < FD_SETSIZE ? 0 : -1;
@@ -796,6 +808,13 @@ static void leave_tunnel(struct conn *c, const char *reason)
 	snprintf(c->tunnel->reason, REASON_SIZE, "%s", reason ? reason : "");
 }
 
+/* The command, which may have left its group, and what it has started there. */
+static void kill_group(pid_t pid)
+{
+	kill(-pid, SIGKILL);
+	kill(pid, SIGKILL);
+}
+
 /* Has it ended? Then that is why a login failed, more often than not: a server
  * that cannot be reached, a certificate that is not good. Not when it has nothing
  * to complain of, and not when the server's answer is final: then it has spoken. */
@@ -807,10 +826,11 @@ static void await_tunnel(struct conn *c)
 
 	if (waitpid(t->pid, &status, WNOHANG) == 0) { /* NOLINT(clang-analyzer-core.NullDereference): ENDING has a tunnel */
 		if (++t->polls > TUNNEL_POLLS)
-			kill(-t->pid, SIGKILL);
+			kill_group(t->pid);
 		c->due = after(TUNNEL_POLL);
 		return;
 	}
+	kill(-t->pid, SIGKILL); /* what it has left behind */
 	t->pid = 0;
 	if (t->err >= 0)
 		read_tunnel(t);
@@ -831,7 +851,7 @@ static void kill_tunnel(struct conn *c)
 	if (!t)
 		return;
 	if (t->pid > 0) {
-		kill(-t->pid, SIGKILL);
+		kill_group(t->pid);
 		while (waitpid(t->pid, NULL, 0) < 0 && errno == EINTR)
 			;
 	}

@@ -185,6 +185,12 @@ group_cli() {
 		check "no tunnel through '$host'" fails 1 'cannot be part of a tunnel' "$echobot" -e "$host" -x true
 	done
 	check "a tunnel that does not end is killed" stuck_tunnel
+	check "what a tunnel leaves behind is killed" nothing_is_left
+	if command -v perl >/dev/null; then
+		check "a tunnel that has left its group is killed" stray_tunnel
+	else
+		skip "a tunnel that has left its group is killed" "perl is not installed"
+	fi
 	check "jumperbot: no room on the disk" full_disk
 	check "an unknown host" tries_again '^echobot: .*does-not-exist\.invalid' "$echobot" -t does-not-exist.invalid
 }
@@ -197,6 +203,29 @@ stuck_tunnel() {
 	wait_for 10 [ -s "$tmp/stuck" ] && kill $pid
 	wait_for 4 gone $pid || { echo "still running 4 s after SIGTERM"; return 1; }
 	forget $pid && gone "$(cat "$tmp/stuck")"
+}
+
+# What it starts and leaves behind writes ten times a second.
+nothing_is_left() {
+	"$echobot" -x "while :; do echo >>'$tmp/left'; sleep 0.1; done & exit 1" 2>"$tmp/stderr" &
+	pid=$!
+	remember $pid
+	wait_for 10 [ -s "$tmp/left" ] && kill $pid && wait_for 4 gone $pid && forget $pid && does_not_grow "$tmp/left"
+}
+
+does_not_grow() {
+	size=$(wc -c <"$1")
+	sleep 0.5
+	[ "$(wc -c <"$1")" -eq "$size" ]
+}
+
+stray_tunnel() {
+	"$echobot" -x "exec perl -e 'setpgrp(0, getpgrp(getppid())); print STDERR qq(away\\n); sleep 1000'" 2>"$tmp/stderr" -v &
+	pid=$!
+	remember $pid
+	wait_for 10 [ -s "$tmp/stderr" ] && kill $pid
+	wait_for 4 gone $pid || { echo "still running 4 s after SIGTERM"; return 1; }
+	forget $pid
 }
 
 # As if the disk were full where the processes share their counts: no file may grow.
@@ -562,6 +591,59 @@ test_practice() { # test_practice HOW
 	check "$what: and the server" stop_practice
 }
 
+# Where there is nobody to read what it prints.
+test_output() {
+	what="practice server"
+	check "$what: it starts" start_practice "$tmp/plain/server"
+	check "$what: the bot's output is closed" closed_output
+	check "$what: the bot's output is stuck" stuck_output
+	check "$what: SIGTERM" stop_practice
+}
+
+# At once, or else when the bot has logged in.
+is_answered() {
+	for try in 1 2 3 4 5 6 7 8 9; do
+		! answers || return 0
+	done
+	answers
+}
+
+answers() {
+	within 3 "$tmp/pedantic/say" "$PORT" juliet echobot@localhost hello >"$tmp/said" && says 'answers: hello' "$tmp/said"
+}
+
+# What is printed must not go into the stream.
+closed_output() {
+	"$echobot" -v -p "$PORT" >&- 2>&- &
+	pid=$!
+	remember $pid
+	is_answered && kill $pid && wait_for 5 gone $pid && forget $pid
+}
+
+# It prints more than a pipe takes, and a second signal ends it, if not the first.
+stuck_output() {
+	mkfifo "$tmp/pipe" || return 1
+	sleep 1000 <"$tmp/pipe" &
+	sleeper=$!
+	remember $sleeper
+	"$echobot" -p "$PORT" >"$tmp/pipe" 2>&1 &
+	pid=$!
+	remember $pid
+	is_answered || return 1
+	"$tmp/pedantic/flood" "$PORT" romeo echobot@localhost 200 200 8000 >"$tmp/flood.out" 2>&1 &
+	flood=$!
+	remember $flood
+	wait_for 10 grep -q 'all said' "$tmp/flood.out" && ! answers && kill $pid &&
+		{ wait_for 2 gone $pid || kill $pid; } && wait_for 5 gone $pid
+	stuck=$?
+	kill -KILL $pid 2>/dev/null
+	kill $flood $sleeper
+	forget $flood
+	forget $sleeper
+	forget $pid
+	return $stuck
+}
+
 # Of its switches those that a bot must get along with: it writes one byte at a
 # time; it demands TLS, refuses to talk, or hangs up.
 test_practice_crowd() {
@@ -670,12 +752,13 @@ test_switches() {
 }
 
 group_practice() {
-	for file in test/server.c test/say.c; do
+	for file in test/server.c test/say.c test/flood.c; do
 		check "$file compiles without a warning" compiles pedantic $file -std=c99 -Wall -Wextra -pedantic
 	done
 	check "the demo" demo_works
 	check "test/server.c compiles, plain" compiles plain test/server.c || return
 	test_practice plain
+	test_output
 	test_practice_crowd
 	test_switches
 	sanitizer_works >/dev/null 2>&1 || return

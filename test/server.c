@@ -1685,8 +1685,6 @@ static void handle_event(struct session *s, enum xml_event event, struct xml_ele
 		take_stream_header(s, e);
 	else if (event == XML_STANZA)
 		handle_stanza(s, e);
-	else if (event == XML_SKIPPED)
-		end_stream(s, "policy-violation");
 	else if (event == XML_CLOSE)
 		end_stream(s, NULL);
 	else if (event == XML_ERROR) {
