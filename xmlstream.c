@@ -819,7 +819,8 @@ static long take_text(struct xmlstream *xs, const char *p, const char *end)
 	return 3;
 }
 
-/* A tag of a stanza that is skipped: by how many levels the next token lies deeper. */
+/* A tag of a stanza that is skipped: by how many levels the next token lies deeper.
+ * Names and attributes are not looked at any more. */
 static int skip_tag(struct xmlstream *xs, int levels)
 {
 	xs->depth += (size_t)levels;
@@ -834,7 +835,7 @@ static int skip_tag(struct xmlstream *xs, int levels)
 static int take_tag(struct xmlstream *xs, const char *p, long n)
 {
 	if (xs->skipping)
-		return skip_tag(xs, p[1] == '/' ? -1 : p[n - 2] != '/');
+		return skip_tag(xs, p[1] == '/' ? -1 : p[n - 2] == '/' ? 0 : 1);
 	return p[1] == '/' ? take_end_tag(xs, p + 2, p + n - 1) : take_start_tag(xs, p + 1, p + n - 1);
 }
 
@@ -884,7 +885,7 @@ static void skip_stanza(struct xmlstream *xs, size_t depth)
 
 /* Takes tokens until something has happened or the next one is not complete.
  * A stanza is counted from its <, the stream header from byte 0, and no token
- * sees what is beyond the limit. In a stanza that is skipped, that is for each
+ * sees what is beyond the limit. In a stanza that is skipped the limit is for each
  * token. */
 static void take_tokens(struct xmlstream *xs)
 {

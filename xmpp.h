@@ -70,14 +70,15 @@ enum xml_event {
 /* A parser. `max_stanza` bounds the bytes of one stanza, and of the stream
  * header; 0 means 256 KiB. With it the memory that one stanza can take is
  * bounded: at worst some 35 bytes for each byte of it. Other limits: 128 levels of
- * elements, 1,000 attributes of one, 128 namespace declarations in scope. A tag that
- * is longer than all of a stanza may be, and a header that exceeds a limit, are
- * errors. NULL when memory ran out. */
+ * elements, 1,000 attributes of one (with its namespace declarations), 128 namespace
+ * declarations in scope. What exceeds them is skipped; but a header that does, and a
+ * single tag or reference longer than a stanza may be, is an error. Of a stanza that
+ * is skipped only the tags are counted, not checked. NULL when memory ran out. */
 struct xmlstream *xmlstream_new(size_t max_stanza);
 
 /* Hands over n bytes, which are copied. They may be split anywhere, also
- * inside a character: the events are the same. 0, or -1 when memory ran out, now
- * or before. */
+ * inside a character: the events are the same. 0, or -1 when memory ran out: then
+ * bytes are missing, and only xmlstream_reset() and xmlstream_free() make sense. */
 int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n);
 
 /* The next event; XML_ERROR, too, when memory ran out. With XML_OPEN and XML_STANZA, *out is an element that the
@@ -115,7 +116,7 @@ struct xmpp_options {
 	const char *tunnel;     /* a shell command to speak through, that adds TLS, say; %h, %s and %p in */
 	                        /* it stand for host, server and port, %% for % (none: a TCP connection) */
 	const char *resource;   /* wanted (the server chooses) */
-	int create;             /* make the account first, if there is none (no); XEP-0077 */
+	int create;             /* make the account first, once, if there is none (no); XEP-0077 */
 	int reconnect;          /* come back when the connection is lost (no) */
 	long start_after;       /* ms from now to the first attempt to connect (0) */
 	FILE *trace;            /* where to print the wire, passwords masked; to be closed after xmpp_free() (nowhere) */
@@ -130,7 +131,8 @@ struct xmpp_options {
  * returns. A handler may call anything but xmpp_run() and xmpp_turn(), also
  * xmpp_close() and xmpp_free() on its own connection.
  *
- * There is none for iq: answers come to the callback of xmpp_request(), and what
+ * Stanzas that exceed a limit (see xmlstream_new()) never come. There is no handler
+ * for iq: answers come to the callback of xmpp_request(), and what
  * others ask the library answers itself, a ping (XEP-0199) well, and all else with
  * the error service-unavailable. */
 struct xmpp {
@@ -175,7 +177,7 @@ void xmpp_stop(void);
  * into text and into quoted attribute values, %d an int, %r raw XML, and %% a
  * percent sign; a NULL string is empty. There are no others. What is not UTF-8, or
  * no character that XML allows, goes out as U+FFFD. 0, or -1 and errno: ENOTCONN
- * when x is not ready (from on_ready to xmpp_close() or on_close it is), ENOMEM,
+ * when x is not ready (from on_ready to xmpp_close() or its loss it is), ENOMEM,
  * ENOBUFS when the peer has left more than 4 MiB unread, EMSGSIZE for more than
  * 250,000 bytes, at which many servers would end the connection. This one lives on. */
 int xmpp_send(struct xmpp *x, const char *format, ...);
