@@ -223,6 +223,8 @@ static void step_out(struct bot *b, enum place place)
 
 static void enter(struct bot *b, int namesakes)
 {
+	if (b->crowd->ending || interrupted)
+		return;
 	b->place = ENTERING;
 	b->namesakes = namesakes;
 	snprintf(b->nick, sizeof b->nick, namesakes ? "jumperbot_%d_%d" : "jumperbot_%d", b->number, namesakes);
@@ -236,8 +238,6 @@ static void jump(struct bot *b)
 	const struct crowd *c = b->crowd;
 
 	step_out(b, OUTSIDE);
-	if (c->ending || interrupted)
-		return;
 	b->room_number = c->rooms > 1 ? (b->room_number + 1 + roll(b, c->rooms - 1)) % c->rooms : 0;
 	snprintf(b->room, sizeof b->room, "bot_room_%d@conference.%s", b->room_number, c->options.host);
 	enter(b, 0);
@@ -395,7 +395,8 @@ static void not_entered(struct bot *b, const struct xml_elem *presence)
 
 /* Our nick is what the room says that it is. Of type unavailable with status 303:
  * we are gone in name only, and our next presence has a new one (XEP-0045 section
- * 7.6). */
+ * 7.6). Gone before we were in may be the end of an earlier stay in the same room,
+ * which took long, unless it says that we were kicked (307). */
 static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 {
 	struct bot *b = x->data;
@@ -414,7 +415,7 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 		entered(b, presence);
 	} else if (b->place == LEAVING && gone) {
 		jump(b);
-	} else if (gone) {
+	} else if (gone && (b->place == INSIDE || has_status(presence, "307"))) {
 		b->counts[THROWN_OUT]++;
 		jump_later(b);
 	}
@@ -750,10 +751,10 @@ static int look_after(struct crowd *c)
 
 /* All that the first process does while the others run. Signals are held back from
  * the look at what they mean to the moment when it sleeps: none comes too early to
- * wake it. But not while it shows something, which may take as long as it likes. */
+ * wake it. But not while it shows something: nobody may be reading. */
 static void watch(struct crowd *c)
 {
-	const struct sigaction wake = {.sa_handler = on_signal};
+	const struct sigaction wake = {.sa_handler = on_signal, .sa_flags = SA_RESTART}; /* it must not cut what we print */
 	const struct timespec second = {1, 0};
 	sigset_t all, before;
 	int running;
