@@ -97,9 +97,12 @@ static void report_end(struct xmpp *x, const char *reason)
 	*(int *)x->data = reason ? 1 : 0;
 }
 
-static void stop(int signal)
+/* A second signal, of either kind, ends us at once: we may be stuck in printing. */
+static void stop(int number)
 {
-	(void)signal;
+	(void)number;
+	signal(SIGINT, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
 	xmpp_stop();
 }
 
@@ -160,7 +163,7 @@ static long run_bot(struct xmpp *bot)
 int main(int argc, char **argv)
 {
 	struct xmpp_options options = {.user = "echobot", .host = "localhost", .reconnect = 1};
-	struct sigaction on_signal = {.sa_handler = stop, .sa_flags = (int)SA_RESETHAND}; /* a second signal ends us at once */
+	struct sigaction on_signal = {.sa_handler = stop};
 	struct xmpp *bot;
 	int status = read_options(argc, argv, &options);
 

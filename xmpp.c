@@ -64,7 +64,7 @@ enum {
 	PING_TIMEOUT = 30000,    /* ms */
 	CLOSE_TIMEOUT = 1000,    /* ms for the server to say goodbye, too */
 	TUNNEL_POLL = 20,        /* ms; how often to look whether a tunnel has ended */
-	TUNNEL_POLLS = 50,       /* and how many times; then it is killed */
+	TUNNEL_TIMEOUT = 1000,   /* ms for it to end by itself; then it is killed */
 	REASON_SIZE = 512,       /* bytes of a reason, for on_close */
 	FIRST_RETRY = 1000,      /* ms; the longest pause after a first loss; it doubles with each more */
 	LAST_RETRY = 60000,      /* ms; the longest pause ever */
@@ -109,7 +109,7 @@ struct tunnel {
 	int err;                /* what it writes to standard error comes out here; -1: no more */
 	char said[300];         /* the last of that, n bytes */
 	size_t n;
-	int polls;              /* how often was looked whether it has ended */
+	int64_t deadline;       /* for it to end, when its input has */
 	char reason[REASON_SIZE]; /* for the end of the connection; "" if the bot wanted it */
 };
 
@@ -587,8 +587,9 @@ static int open_stream(struct conn *c, enum state next)
 	              "' xmlns:stream='" NS_STREAM "'>", c->o.host);
 }
 
-/* Instead of that descriptor one that no other command inherits, and none of the
- * first three: where those are closed, what is printed would go into the stream. */
+/* Instead of that descriptor another one, which no command that we start inherits,
+ * and none of the first three: where the program's output is closed, what it prints
+ * would go into the stream. */
 static int guard(int fd)
 {
 	int guarded = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3), saved = errno;
@@ -805,6 +806,7 @@ static void leave_tunnel(struct conn *c, const char *reason)
 	c->wake = 0;
 	c->due = now_ms();
 	c->deadline = 0;
+	c->tunnel->deadline = after(TUNNEL_TIMEOUT);
 	snprintf(c->tunnel->reason, REASON_SIZE, "%s", reason ? reason : "");
 }
 
@@ -822,10 +824,10 @@ static void await_tunnel(struct conn *c)
 {
 	struct tunnel *t = c->tunnel;
 	char reason[REASON_SIZE];
-	int status = 0;
+	int status = 0, late = now_ms() >= t->deadline; /* NOLINT(clang-analyzer-core.NullDereference): ENDING has a tunnel */
 
-	if (waitpid(t->pid, &status, WNOHANG) == 0) { /* NOLINT(clang-analyzer-core.NullDereference): ENDING has a tunnel */
-		if (++t->polls > TUNNEL_POLLS)
+	if (waitpid(t->pid, &status, WNOHANG) == 0) {
+		if (late)
 			kill_group(t->pid);
 		c->due = after(TUNNEL_POLL);
 		return;
@@ -834,7 +836,7 @@ static void await_tunnel(struct conn *c)
 	t->pid = 0;
 	if (t->err >= 0)
 		read_tunnel(t);
-	if (c->ready_at || t->polls > TUNNEL_POLLS || c->no_retry || (status == 0 && t->n == 0))
+	if (c->ready_at || late || c->no_retry || (status == 0 && t->n == 0))
 		snprintf(reason, sizeof reason, "%s", t->reason);
 	else
 		snprintf(reason, sizeof reason, "%.180s; the tunnel ended with status %d: %.*s", t->reason,

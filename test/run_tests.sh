@@ -634,7 +634,7 @@ stuck_output() {
 	flood=$!
 	remember $flood
 	wait_for 10 grep -q 'all said' "$tmp/flood.out" && ! answers && kill $pid &&
-		{ wait_for 2 gone $pid || kill $pid; } && wait_for 5 gone $pid
+		{ wait_for 2 gone $pid || kill -INT $pid; } && wait_for 5 gone $pid
 	stuck=$?
 	kill -KILL $pid 2>/dev/null
 	kill $flood $sleeper
