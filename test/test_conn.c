@@ -214,8 +214,11 @@ static void test_descriptors(void)
 		last = fd;
 	x = client("127.0.0.1", port);
 	x->on_close = note_end;
-	xmpp_run(&x, 1);
+	conn_of(x)->o.reconnect = 1;
+	for (closes = 0; !closes && xmpp_turn(&x, 1, -1) > 0; )
+		;
 	check("a descriptor too high for select() is refused", strstr(ended, "below 1024") != NULL || FD_SETSIZE != 1024);
+	check("for now: others may be given back", xmpp_retry_in(x) >= 0);
 	for (; last > listener; last--)
 		close(last);
 	if (fd >= 0)
@@ -395,6 +398,27 @@ static void test_free_between(void)
 	xmpp_close(x);
 	check("freed while it is closed", asked_twice == 3 && closes == 0);
 	close(fds[1]);
+}
+
+/* The server is on this machine, and gone as soon as it has offered PLAIN: who is at
+ * the other end of a connection cannot be asked any more. */
+static void test_gone_at_login(void)
+{
+	static const char plain[] = "<stream:features><mechanisms xmlns='" NS_SASL "'><mechanism>PLAIN</mechanism></mechanisms>"
+	                            "</stream:features>";
+	struct xmpp *x;
+	int fds[2];
+
+	x = logged_in(fds);
+	conn_of(x)->state = WAIT_HEADER;
+	conn_of(x)->private = 1;
+	if (write(fds[1], plain, sizeof plain - 1) < 0)
+		die("write");
+	close(fds[1]);
+	while (!closes && xmpp_turn(&x, 1, -1) > 0)
+		;
+	check("gone while we log in, and to be tried again", closes == 1 && xmpp_retry_in(x) >= 0);
+	xmpp_free(x);
 }
 
 /* A bot that is freed when its request is lost makes no other attempt, either. */
@@ -652,6 +676,7 @@ int main(void)
 	test_last_words();
 	test_free_between();
 	test_close_when_lost();
+	test_gone_at_login();
 	test_free_when_lost();
 	test_stop();
 	test_stuck_tunnel();
