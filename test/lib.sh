@@ -79,6 +79,18 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
 
 remember() { processes="$processes $1"; }
 
+# In the background; its number is $!. What it prints goes to $tmp/NAME.out and
+# .err, which are emptied first: the new process will do so in its own time, and
+# until then we would read what the one before it said.
+start() { # start NAME COMMAND...
+	: >"$tmp/$1.out"
+	: >"$tmp/$1.err"
+	log=$tmp/$1
+	shift
+	"$@" >"$log.out" 2>"$log.err" &
+	remember $!
+}
+
 # Waits for it and returns its status. From then on its number may be another's.
 forget() {
 	processes=$(printf '%s\n' $processes | grep -vx "$1")
@@ -154,11 +166,8 @@ stop_server() {
 # prints goes to $tmp/NAME.out, its trace to $tmp/NAME.err.
 log_in() { # log_in NAME COMMAND...
 	bot=$tmp/$1
-	shift
-	: >"$bot.out" # now, or we could read what the bot before it said
-	"$@" -v -p "$PORT" >"$bot.out" 2>"$bot.err" &
+	start "$@" -v -p "$PORT"
 	pid=$!
-	remember $pid
 	wait_for 20 ready_or_gone
 	jid=$(sed -n 's/^echobot: ready as //p' "$bot.out")
 	[ -n "$jid" ] || { tail -n 20 "$bot.err"; return 1; }
@@ -179,16 +188,14 @@ ends_well() { # ends_well NAME PID SIGNAL
 
 # Sets $PORT and $practice, a process.
 start_practice() { # start_practice PROGRAM OPTION...
-	: >"$tmp/practice.out"
-	"$@" -p 0 >"$tmp/practice.out" 2>&1 &
+	start practice "$@" -p 0
 	practice=$!
-	remember $practice
 	wait_for 10 says 'listening on port' "$tmp/practice.out" || return 1
 	PORT=$(sed -n 's/.*listening on port //p' "$tmp/practice.out")
 }
 
 stop_practice() {
-	kill "$practice" && wait_for 5 gone "$practice" && wait "$practice"
+	kill "$practice" && wait_for 5 gone "$practice" && forget "$practice"
 }
 
 # ------------------------------------------------------------- Jumperbots

@@ -27,14 +27,7 @@ terminals=
 # A port that a server was given and that is free again.
 find_port() {
 	compiles plain test/server.c || { cat "$tmp/warnings"; return 1; }
-	: >"$tmp/server.out"
-	"$tmp/plain/server" -p 0 >"$tmp/server.out" &
-	pid=$!
-	remember $pid
-	wait_for 10 grep -q 'listening on port' "$tmp/server.out" || return 1
-	PORT=$(sed -n 's/.*listening on port //p' "$tmp/server.out")
-	kill $pid
-	forget $pid
+	start_practice "$tmp/plain/server" && stop_practice
 }
 
 copy_tree() {
@@ -117,6 +110,7 @@ type_command() { # type_command TERMINAL COMMAND
 	eval "exec $(get fd "$1")>&-" # or who reads could be gone before we open it again
 	eval "command_$1=\$2"
 	: >"$tmp/$1.want"
+	: >"$tmp/$1.out" # or we could read there what was printed by the one before
 	case $2 in
 	*'|'*) script=$2 ;;
 	*) script="exec env $2" ;; # so that the keys reach it, not a shell

@@ -149,20 +149,18 @@ fails() { # fails STATUS PATTERN COMMAND...
 tries_again() { # tries_again PATTERN COMMAND...
 	pattern=$1
 	shift
-	: >"$tmp/stderr"
-	"$@" 2>"$tmp/stderr" &
+	start bot "$@"
 	pid=$!
-	remember $pid
-	wait_for 20 twice_in_stderr
+	wait_for 20 says_it_twice
 	kill $pid
 	wait_for 5 gone $pid || { echo "still running 5 s after SIGTERM"; return 1; }
 	forget $pid
 	status=$?
 	[ $status -eq 0 ] || echo "exit status $status"
-	says "$pattern" "$tmp/stderr" && twice_in_stderr && [ $status -eq 0 ]
+	says "$pattern" "$tmp/bot.err" && says_it_twice && [ $status -eq 0 ]
 }
 
-twice_in_stderr() { [ "$(grep -c 'trying again in' "$tmp/stderr")" -ge 2 ]; }
+says_it_twice() { [ "$(grep -c 'trying again in' "$tmp/bot.err")" -ge 2 ]; }
 
 group_cli() {
 	check "jumperbot: an unknown option" fails 2 '^usage: jumperbot' "$jumperbot" -Z
@@ -197,9 +195,8 @@ group_cli() {
 
 # It ignores the end of its input, and SIGTERM; what it started is stopped, too.
 stuck_tunnel() {
-	"$echobot" -x "trap '' TERM; echo \$\$ >'$tmp/stuck'; sleep 1000; sleep 1001" 2>"$tmp/stderr" &
+	start bot "$echobot" -x "trap '' TERM; echo \$\$ >'$tmp/stuck'; sleep 1000; sleep 1001"
 	pid=$!
-	remember $pid
 	wait_for 10 [ -s "$tmp/stuck" ] && kill $pid
 	wait_for 4 gone $pid || { echo "still running 4 s after SIGTERM"; return 1; }
 	forget $pid && gone "$(cat "$tmp/stuck")"
@@ -207,9 +204,8 @@ stuck_tunnel() {
 
 # What it starts and leaves behind writes ten times a second.
 nothing_is_left() {
-	"$echobot" -x "while :; do echo >>'$tmp/left'; sleep 0.1; done & exit 1" 2>"$tmp/stderr" &
+	start bot "$echobot" -x "while :; do echo >>'$tmp/left'; sleep 0.1; done & exit 1"
 	pid=$!
-	remember $pid
 	wait_for 10 [ -s "$tmp/left" ] && kill $pid && wait_for 4 gone $pid && forget $pid && does_not_grow "$tmp/left"
 }
 
@@ -220,10 +216,9 @@ does_not_grow() {
 }
 
 stray_tunnel() {
-	"$echobot" -x "exec perl -e 'setpgrp(0, getpgrp(getppid())); print STDERR qq(away\\n); sleep 1000'" 2>"$tmp/stderr" -v &
+	start bot "$echobot" -v -x "exec perl -e 'setpgrp(0, getpgrp(getppid())); print STDERR qq(away\\n); sleep 1000'"
 	pid=$!
-	remember $pid
-	wait_for 10 [ -s "$tmp/stderr" ] && kill $pid
+	wait_for 10 [ -s "$tmp/bot.err" ] && kill $pid
 	wait_for 4 gone $pid || { echo "still running 4 s after SIGTERM"; return 1; }
 	forget $pid
 }
@@ -455,9 +450,8 @@ half_refused() {
 
 # The server ends in mid-run, and there is another one on its port: all come back.
 all_come_back() {
-	"$jumperbot" -p "$PORT" -n 100 -i 2 -m >"$tmp/crowd.out" 2>"$tmp/crowd.err" &
+	start crowd "$jumperbot" -p "$PORT" -n 100 -i 2 -m
 	pid=$!
-	remember $pid
 	wait_for 60 grep -q '100 running, 100 logged in' "$tmp/crowd.out" || { cat "$tmp/crowd.out"; return 1; }
 	before=$(wc -l <"$tmp/crowd.out")
 	sh "test/servers/$server.sh" stop "$dir" && PORT=$PORT start_server "$server" "$@" || return 1
@@ -489,9 +483,8 @@ test_registration() {
 # The two rooms never stand empty: ejabberd closes one that the last bot has left,
 # and who comes in at that moment gets no answer.
 server_stands_still() {
-	"$jumperbot" -p "$PORT" -n 20 -r 2 -d 10 -i 20 -v >"$tmp/crowd.out" 2>"$tmp/crowd.err" &
+	start crowd "$jumperbot" -p "$PORT" -n 20 -r 2 -d 10 -i 20 -v
 	pid=$!
-	remember $pid
 	wait_for 20 grep -q "^S([^)]*): <message.*type='groupchat'" "$tmp/crowd.err" || return 1
 	kill -STOP "$(cat "$dir/pid")" && sleep 3 && kill -CONT "$(cat "$dir/pid")"
 	forget $pid || { echo "exit status $?"; cat "$tmp/crowd.out"; grep -v '^[CS](' "$tmp/crowd.err"; return 1; }
@@ -502,14 +495,13 @@ server_stands_still() {
 # hears 180 long messages; then somebody on the way does while the bot answers.
 nobody_reads() { # nobody_reads PROCESS
 	kill -STOP $bot_pid
-	"$tmp/plain/flood" "$PORT" alice "$jid" 180 180 8000 >"$tmp/flood.out" 2>&1 &
+	start flood "$tmp/plain/flood" "$PORT" alice "$jid" 180 180 8000
 	flood=$!
-	remember $flood
-	wait_for 30 grep -q 'all said' "$tmp/flood.out" || { echo "not all said"; cat "$tmp/flood.out"; return 1; }
+	wait_for 30 says 'all said' "$tmp/flood.out" || { cat "$tmp/flood.err"; return 1; }
 	kill -STOP "$1" && kill -CONT $bot_pid
 	wait_for 10 grep -q '^C: <message' "$tmp/bot.err"
 	kill -CONT "$1"
-	forget $flood || { cat "$tmp/flood.out"; return 1; }
+	forget $flood || { cat "$tmp/flood.out" "$tmp/flood.err"; return 1; }
 }
 
 # A socketpair takes a few hundred KB, and no more.
@@ -630,9 +622,8 @@ stuck_output() {
 	pid=$!
 	remember $pid
 	is_answered || return 1
-	"$tmp/pedantic/flood" "$PORT" romeo echobot@localhost 200 200 8000 >"$tmp/flood.out" 2>&1 &
+	start flood "$tmp/pedantic/flood" "$PORT" romeo echobot@localhost 200 200 8000
 	flood=$!
-	remember $flood
 	wait_for 10 grep -q 'all said' "$tmp/flood.out" && ! answers && kill $pid &&
 		{ wait_for 2 gone $pid || kill -INT $pid; } && wait_for 5 gone $pid
 	stuck=$?
@@ -673,17 +664,18 @@ several_processes() {
 	(ulimit -n 64 && crowd -n 100 -d 3 -i 20 -r 20 -a 200 -m) && all_is_well 100 50
 }
 
+few_descriptors() { ulimit -n 64 && exec "$@"; }
+
 listeners() { crowd -n 3 -d 1 -l && tells entered=3 sent=0; }
 
 # The server stands still, and ten jumperbots wait for an answer.
 waiting_crowd() {
-	"$jumperbot" -p "$PORT" -n 10 -r 2 -i 20 -v >"$tmp/crowd.out" 2>"$tmp/crowd.err" &
+	start crowd "$jumperbot" -p "$PORT" -n 10 -r 2 -i 20 -v
 	pid=$!
-	remember $pid
-	wait_for 20 grep -q '^C(jumperbot_9): <message' "$tmp/crowd.err" || return 1
+	wait_for 20 grep -q '^C(jumperbot_9): <message' "$tmp/crowd.err" || { kill $pid; tail -n 20 "$tmp/crowd.err"; return 1; }
 	kill -STOP $practice
 	said=$(grep -c '^C([^)]*): <message' "$tmp/crowd.err")
-	wait_for 5 more_is_said
+	wait_for 5 more_is_said || { kill -CONT $practice; kill $pid; tail -n 20 "$tmp/crowd.err"; return 1; }
 }
 
 more_is_said() { [ "$(grep -c '^C([^)]*): <message' "$tmp/crowd.err")" -gt "$said" ]; }
@@ -717,9 +709,8 @@ same_choices() {
 
 # The first of two or three processes is killed; the others go on and say so.
 process_dies() {
-	(ulimit -n 64 && exec "$jumperbot" -p "$PORT" -n 60 -r 5 -a 1000 -i 20 -d 2) >"$tmp/crowd.out" 2>"$tmp/crowd.err" &
+	start crowd few_descriptors "$jumperbot" -p "$PORT" -n 60 -r 5 -a 1000 -i 20 -d 2
 	pid=$!
-	remember $pid
 	wait_for 10 first_child && kill -KILL "$child" || return 1
 	wait_for 10 says 'bots 0 to 29 died of signal 9' "$tmp/crowd.err" || return 1
 	forget $pid

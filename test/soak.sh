@@ -31,18 +31,16 @@ beside() { echo ", echobot: $(memory $pid) KB"; }
 
 # A tenth of them comes first: then echobot has all the memory that it needs.
 many_messages() {
-	"$echobot" -p "$PORT" >"$tmp/bot.out" 2>"$tmp/bot.err" &
+	start bot "$echobot" -p "$PORT"
 	pid=$!
-	remember $pid
 	wait_for 20 says 'ready as' "$tmp/bot.out" || return 1
 	jid=$(sed -n 's/^echobot: ready as //p' "$tmp/bot.out")
 	for count in $((messages / 10)) $((messages - messages / 10)); do
 		before=$(memory $pid)
-		"$tmp/plain/flood" "$PORT" alice "$jid" $count 100 50 >"$tmp/flood.out" 2>&1 &
+		start flood "$tmp/plain/flood" "$PORT" alice "$jid" $count 100 50
 		flood=$!
-		remember $flood
 		show_progress $flood "$tmp/flood.out" beside >&3
-		forget $flood || { cat "$tmp/flood.out"; return 1; }
+		forget $flood || { cat "$tmp/flood.out" "$tmp/flood.err"; return 1; }
 	done
 	after=$(memory $pid)
 	echo "    $what: memory from $before to $after KB" >&3
@@ -61,12 +59,10 @@ kill_one() { # kill_one NUMBER
 }
 
 many_kills() {
-	"$echobot" -p "$PORT" >"$tmp/bot.out" 2>"$tmp/bot.err" &
+	start bot "$echobot" -p "$PORT"
 	bot=$!
-	"$jumperbot" -p "$PORT" -n 50 -i 2 -m >"$tmp/crowd.out" 2>"$tmp/crowd.err" &
+	start crowd "$jumperbot" -p "$PORT" -n 50 -i 2 -m
 	crowd=$!
-	remember $bot
-	remember $crowd
 	wait_for 60 grep -q '50 running, 50 logged in' "$tmp/crowd.out" || { cat "$tmp/crowd.out"; return 1; }
 	number=1
 	while [ $number -le $kills ]; do
