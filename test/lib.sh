@@ -109,7 +109,8 @@ within() { # within SECONDS COMMAND...
 		forget $job
 	else
 		echo "still running after $limit s"
-		kill -KILL $job
+		kill $job # so that it can stop what it has started
+		wait_for 5 gone $job || kill -KILL $job
 		forget $job
 		return 124
 	fi

@@ -449,9 +449,17 @@ half_refused() {
 }
 
 # The server ends in mid-run, and there is another one on its port: all come back.
-all_come_back() {
+all_come_back() { # all_come_back VARIABLE=VALUE...
 	start crowd "$jumperbot" -p "$PORT" -n 100 -i 2 -m
 	pid=$!
+	server_is_replaced "$@"
+	replaced=$?
+	kill $pid
+	forget $pid || { echo "exit status $?"; return 1; }
+	[ $replaced -eq 0 ] && tells entered=100 lost:100 repeated=0 refused=0
+}
+
+server_is_replaced() {
 	wait_for 60 grep -q '100 running, 100 logged in' "$tmp/crowd.out" || { cat "$tmp/crowd.out"; return 1; }
 	before=$(wc -l <"$tmp/crowd.out")
 	sh "test/servers/$server.sh" stop "$dir" && PORT=$PORT start_server "$server" "$@" || return 1
@@ -485,7 +493,7 @@ test_registration() {
 server_stands_still() {
 	start crowd "$jumperbot" -p "$PORT" -n 20 -r 2 -d 10 -i 20 -v
 	pid=$!
-	wait_for 20 grep -q "^S([^)]*): <message.*type='groupchat'" "$tmp/crowd.err" || return 1
+	wait_for 20 grep -q "^S([^)]*): <message.*type='groupchat'" "$tmp/crowd.err" || { kill $pid; forget $pid; return 1; }
 	kill -STOP "$(cat "$dir/pid")" && sleep 3 && kill -CONT "$(cat "$dir/pid")"
 	forget $pid || { echo "exit status $?"; cat "$tmp/crowd.out"; grep -v '^[CS](' "$tmp/crowd.err"; return 1; }
 	all_is_well 20 20
@@ -497,11 +505,15 @@ nobody_reads() { # nobody_reads PROCESS
 	kill -STOP $bot_pid
 	start flood "$tmp/plain/flood" "$PORT" alice "$jid" 180 180 8000
 	flood=$!
-	wait_for 30 says 'all said' "$tmp/flood.out" || { cat "$tmp/flood.err"; return 1; }
-	kill -STOP "$1" && kill -CONT $bot_pid
+	wait_for 30 says 'all said' "$tmp/flood.out"
+	all_said=$?
+	kill -STOP "$1"
+	kill -CONT $bot_pid
 	wait_for 10 grep -q '^C: <message' "$tmp/bot.err"
+	answered=$?
 	kill -CONT "$1"
 	forget $flood || { cat "$tmp/flood.out" "$tmp/flood.err"; return 1; }
+	[ $all_said -eq 0 ] && [ $answered -eq 0 ]
 }
 
 # A socketpair takes a few hundred KB, and no more.
@@ -672,22 +684,33 @@ listeners() { crowd -n 3 -d 1 -l && tells entered=3 sent=0; }
 waiting_crowd() {
 	start crowd "$jumperbot" -p "$PORT" -n 10 -r 2 -i 20 -v
 	pid=$!
-	wait_for 20 grep -q '^C(jumperbot_9): <message' "$tmp/crowd.err" || { kill $pid; tail -n 20 "$tmp/crowd.err"; return 1; }
-	kill -STOP $practice
-	said=$(grep -c '^C([^)]*): <message' "$tmp/crowd.err")
-	wait_for 5 more_is_said || { kill -CONT $practice; kill $pid; tail -n 20 "$tmp/crowd.err"; return 1; }
+	wait_for 20 grep -q '^C(jumperbot_9): <message' "$tmp/crowd.err" && kill -STOP $practice &&
+		said=$(grep -c '^C([^)]*): <message' "$tmp/crowd.err") && wait_for 5 more_is_said && return
+	kill -CONT $practice
+	kill $pid
+	forget $pid
+	tail -n 20 "$tmp/crowd.err"
+	return 1
 }
 
 more_is_said() { [ "$(grep -c '^C([^)]*): <message' "$tmp/crowd.err")" -gt "$said" ]; }
 
 slow_end() {
-	waiting_crowd && kill -TERM $pid && sleep 2 && kill -CONT $practice
+	waiting_crowd || return 1
+	kill -TERM $pid && sleep 2
+	kill -CONT $practice
 	forget $pid && all_is_well 10 1
 }
 
 quick_end() {
-	waiting_crowd && kill -TERM $pid && wait_for 5 gone_by_signal $pid
-	gone $pid && kill -CONT $practice && forget $pid && tells entered=10 unheard:1
+	waiting_crowd || return 1
+	kill -TERM $pid
+	wait_for 8 gone_by_signal $pid
+	late=$?
+	kill -CONT $practice # others need it
+	forget $pid
+	[ $late -eq 0 ] || { echo "still running after 8 s"; return 1; }
+	tells entered=10 unheard:1
 }
 
 gone_by_signal() { ! kill -TERM "$1" 2>/dev/null; }
@@ -709,12 +732,18 @@ same_choices() {
 
 # The first of two or three processes is killed; the others go on and say so.
 process_dies() {
-	start crowd few_descriptors "$jumperbot" -p "$PORT" -n 60 -r 5 -a 1000 -i 20 -d 2
+	start crowd few_descriptors "$jumperbot" -p "$PORT" -n 60 -r 5 -a 1000 -i 20 -v
 	pid=$!
-	wait_for 10 first_child && kill -KILL "$child" || return 1
-	wait_for 10 says 'bots 0 to 29 died of signal 9' "$tmp/crowd.err" || return 1
+	wait_for 10 first_child && kill -KILL "$child" && wait_for 10 says 'bots 0 to 29 died of signal 9' "$tmp/crowd.err" &&
+		wait_for 30 others_speak
+	heard=$?
+	kill $pid
 	forget $pid
-	tells entered:30 sent:1
+	[ $heard -eq 0 ] && tells entered:30 sent:30
+}
+
+others_speak() {
+	[ "$(grep -o "^C(jumperbot_[345][0-9]): <message" "$tmp/crowd.err" | sort -u | wc -l)" -eq 30 ]
 }
 
 # Only the kernel knows; without /proc the parent is asked for its children.
