@@ -23,9 +23,9 @@ clean_up() {
 	rm -rf "$tmp"
 }
 
-# Waits, 5 s at most, for a file to have a line like this.
+# Waits, 15 s at most, for a file to have a line like this.
 await() { # await PATTERN FILE
-	tries=100
+	tries=300
 	until grep -q "$1" "$2" 2>/dev/null; do
 		tries=$((tries - 1))
 		[ $tries -gt 0 ] || give_up "no '$1': $(cat "$2")"

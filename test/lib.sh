@@ -187,13 +187,18 @@ ends_well() { # ends_well NAME PID SIGNAL
 	says '^C: </stream:stream>$' "$tmp/last" && says '^S: </stream:stream>$' "$tmp/last"
 }
 
-# Sets $PORT and $practice, a process.
+# Sets $PORT, a free one unless an option says which, and $practice, a process.
 start_practice() { # start_practice PROGRAM OPTION...
-	start practice "$@" -p 0
+	program=$1
+	shift
+	start practice "$program" -p 0 "$@"
 	practice=$!
-	wait_for 10 says 'listening on port' "$tmp/practice.out" || return 1
+	wait_for 10 listens_or_gone
+	says 'listening on port' "$tmp/practice.out" || return 1
 	PORT=$(sed -n 's/.*listening on port //p' "$tmp/practice.out")
 }
+
+listens_or_gone() { grep -q 'listening on port' "$tmp/practice.out" || gone $practice; }
 
 stop_practice() {
 	kill "$practice" && wait_for 5 gone "$practice" && forget "$practice"

@@ -24,10 +24,14 @@ export LC_ALL
 elsewhere='make demo|test/run_tests.sh|test/bench.sh|test/soak.sh'
 terminals=
 
-# A port that a server was given and that is free again.
+# A port that a server was given and that is free again. It lies below those that
+# the system gives to others, who ask for any, while no server of ours has it.
 find_port() {
 	compiles plain test/server.c || { cat "$tmp/warnings"; return 1; }
-	start_practice "$tmp/plain/server" && stop_practice
+	for attempt in 0 1 2 3 4; do
+		start_practice "$tmp/plain/server" -p $((10000 + ($$ + attempt * 1009) % 5000)) && stop_practice && return
+	done
+	return 1
 }
 
 copy_tree() {
@@ -71,7 +75,7 @@ retry() { # retry TERMINAL
 	esac
 	finish "$1"
 	cp "$tmp/$1.want" "$tmp/want"
-	type_command "$1" "$(get command "$1")"
+	type_command "$1" "$again"
 	mv "$tmp/want" "$tmp/$1.want"
 }
 
@@ -102,7 +106,7 @@ go_on() {
 finish() { # finish TERMINAL
 	pid=$(get pid "$1")
 	[ -n "$pid" ] || return 0
-	wait_for 20 gone "$pid" || { echo "$(get command "$1") does not end" >"$tmp/log"; fail "$1"; kill -KILL "$pid"; }
+	wait_for 60 gone "$pid" || { echo "$(get command "$1") does not end" >"$tmp/log"; fail "$1"; kill -KILL "$pid"; }
 	forget "$pid"
 	eval "pid_$1="
 }

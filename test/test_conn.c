@@ -494,7 +494,7 @@ static void test_stuck_tunnel(void)
 /* The bot wants the end while the tunnel is ending for another reason. */
 static void test_close_while_ending(void)
 {
-	struct xmpp *x = tunneled("sleep 0.1; exit 3");
+	struct xmpp *x = tunneled("sleep 0.6; exit 3");
 
 	while (conn_of(x)->state != ENDING && xmpp_turn(&x, 1, -1) > 0)
 		;

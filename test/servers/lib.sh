@@ -94,9 +94,9 @@ stop() { # stop SIGNAL: ends the server, by force after 15 s
 	rm -f "$dir/pid" "$dir/env"
 }
 
-# Waits until the launched server is up, at most 60 s. 1: the port was taken.
+# Waits until the launched server is up, at most 3 min. 1: the port was taken.
 wait_until_up() {
-	tries=600
+	tries=1800
 	until is_up; do
 		if port_taken || ! alive "$(cat "$dir/pid")" || [ $tries -eq 0 ]; then
 			if port_taken; then return 1; fi

@@ -75,7 +75,7 @@ write_config() {
 	allow_unencrypted_plain_auth = true
 	disable_sasl_mechanisms = { $off }
 	authentication = "internal_$STORE"
-	network_settings = { $(if [ -n "$IDLE" ]; then echo "read_timeout = $IDLE"; fi) }
+	network_settings = { tcp_backlog = 1024$(if [ -n "$IDLE" ]; then echo "; read_timeout = $IDLE"; fi) }
 	$(if $tls; then echo "ssl = { key = '$dir/tls/$CERT.key', certificate = '$dir/tls/$CERT.crt' }"; fi)
 	VirtualHost "localhost"
 	Component "conference.localhost" "muc"
