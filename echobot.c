@@ -171,6 +171,7 @@ int main(int argc, char **argv)
 		return status;
 	sigaction(SIGINT, &on_signal, NULL);
 	sigaction(SIGTERM, &on_signal, NULL);
+	signal(SIGCHLD, SIG_DFL); /* where it is ignored, as it may be by who started us, no tunnel's status is kept */
 	setvbuf(stderr, NULL, _IOLBF, 0); /* a trace has many short pieces */
 	bot = xmpp_new(&options);
 	if (!bot) {

@@ -878,6 +878,7 @@ int main(int argc, char **argv)
 		return usage();
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
+	signal(SIGCHLD, SIG_DFL); /* where it is ignored, as it may be by who started us, no child's status is kept */
 	setvbuf(stderr, NULL, _IOLBF, 0); /* a trace has many short pieces */
 	return divide(&c) || run_crowd(&c);
 }

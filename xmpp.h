@@ -114,7 +114,8 @@ struct xmpp_options {
 	const char *server;     /* name or address of the machine it runs on (host) */
 	int port;               /* (5222) */
 	const char *tunnel;     /* a shell command to speak through, that adds TLS, say; %h, %s and %p in */
-	                        /* it stand for host, server and port, %% for % (none: a TCP connection) */
+	                        /* it stand for host, server and port, %% for % (none: a TCP connection). */
+	                        /* SIGCHLD must not be ignored, or nobody knows how the command ended */
 	const char *resource;   /* wanted (the server chooses) */
 	int create;             /* make the account first, once, if there is none (no); XEP-0077 */
 	int reconnect;          /* come back when the connection is lost (no) */

@@ -186,8 +186,10 @@ group_cli() {
 	check "what a tunnel leaves behind is killed" nothing_is_left
 	if command -v perl >/dev/null; then
 		check "a tunnel that has left its group is killed" stray_tunnel
+		check "who starts the bot ignores SIGCHLD" tries_again 'tunnel ended with status 3: oh$' \
+			perl -e '$SIG{CHLD} = "IGNORE"; exec @ARGV' "$echobot" -x 'echo oh >&2; exit 3'
 	else
-		skip "a tunnel that has left its group is killed" "perl is not installed"
+		skip "a tunnel that has left its group, a SIGCHLD that is ignored" "perl is not installed"
 	fi
 	check "jumperbot: no room on the disk" full_disk
 	# No name server is asked for that name: one that does not answer would take too long.
