@@ -1659,7 +1659,10 @@ static void parse(struct conn *c, const char *p, size_t n)
 	do {
 		event = xmlstream_next(c->xs, &e);
 		used = event == XML_MORE || event == XML_ERROR ? n : n - (size_t)(c->fed - xmlstream_offset(c->xs));
-		trace(c, 'S', p + shown, used - shown, event != XML_MORE);
+		if (c->state != WAIT_ACCOUNT)
+			trace(c, 'S', p + shown, used - shown, event != XML_MORE);
+		else if (event != XML_MORE) /* it may repeat our password: XEP-0077 section 3.1.1 */
+			trace(c, 'S', "****", 4, 1);
 		shown = used;
 		if (event == XML_ERROR) { /* RFC 6120 section 11.1: we tell the server what is wrong with its XML */
 			if (c->state != CLOSING)
