@@ -1586,7 +1586,7 @@ static int take_iq(struct conn *c, struct xml_elem *e)
 /* We are connected already, as far as others see: their stanzas may come first. */
 static int take_session(struct conn *c, struct xml_elem *e)
 {
-	if (!xml_has(e, "id", "session"))
+	if (!xml_has(e, "id", "session") || !was_asked(c, NULL, xml_get(e, "from")))
 		return take_iq(c, e);
 	return is_result(c, e, "session") ? become_ready(c) : -1;
 }
