@@ -457,19 +457,20 @@ static void came_back(struct bot *b, const struct xml_elem *message, unsigned nu
 }
 
 /* S: <message from='bot_room_3@conference.localhost/jumperbot_7' type='groupchat' id='7.12.5d1'>...
- * A delayed one is of old. In an id that is not ours there may be any number: no
- * more digits are read than a type has room for. */
+ * A delayed one is of old. An error is the room's, which has no nick; other occupants
+ * can send one, too. In an id that is not ours there may be any number: no more
+ * digits are read than a type has room for. */
 static void on_message(struct xmpp *x, const struct xml_elem *message)
 {
 	struct bot *b = x->data;
-	const char *id = xml_get(message, "id");
+	const char *id = xml_get(message, "id"), *from = xml_get(message, "from");
 	unsigned long long bot, number, sent_at;
 
-	if (xml_child(message, "delay", "urn:xmpp:delay") || !xmpp_same_account(xml_get(message, "from"), b->room))
+	if (xml_child(message, "delay", "urn:xmpp:delay") || !xmpp_same_account(from, b->room))
 		return;
 	if (xml_has(message, "type", "groupchat") && xml_child(message, "body", NULL))
 		b->counts[RECEIVED]++;
-	if (!id || b->place < INSIDE || (!is_me(b, message) && !xml_has(message, "type", "error")))
+	if (!id || b->place < INSIDE || !(strchr(from, '/') ? is_me(b, message) : xml_has(message, "type", "error")))
 		return;
 	if (sscanf(id, "%10llu.%10llu.%15llx", &bot, &number, &sent_at) == 3 /* NOLINT(cert-err34-c): the widths see to it */
 	    && bot == (unsigned)b->number && number <= b->said)
