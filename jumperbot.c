@@ -49,7 +49,9 @@ static const char *const phrases[] = {
 	"Somebody said \"hello\", I think.", "Schöne Grüße!", "I am not a robot. Well, I am."
 };
 
-/* Set by SIGINT and SIGTERM. The loop may see it a second late, the bots see it at once. */
+/* Set by SIGINT and SIGTERM, which the first process passes on to the others as
+ * SIGUSR1, and in these when the first one is gone. The loop may see it a second
+ * late, the bots see it at once. */
 static volatile sig_atomic_t interrupted;
 
 /* -------------------------------------------------------------- The counts */
@@ -495,9 +497,9 @@ static void on_close(struct xmpp *x, const char *reason)
 /* --------------------------------------------------------------- The crowd */
 
 /* SIGCHLD only ends a wait. */
-static void on_signal(int signal)
+static void on_signal(int number)
 {
-	if (signal != SIGCHLD)
+	if (number != SIGCHLD)
 		interrupted = 1;
 }
 
@@ -575,7 +577,8 @@ static int run_share(struct crowd *c, struct share *s)
 	struct xmpp **conns = calloc((size_t)s->n, sizeof *conns);
 	int i, failed = !bots || !conns;
 
-	signal(SIGINT, SIG_IGN); /* Ctrl-C goes to all processes, and the first one passes it on as SIGTERM */
+	signal(SIGINT, SIG_IGN); /* Ctrl-C goes to all processes, and the first one passes it on */
+	signal(SIGTERM, SIG_IGN); /* which timeout(1), say, sends to all as well */
 	for (i = 0; i < s->n && !failed; i++)
 		failed = !(conns[i] = make_bot(c, s, bots + i, s->from + i));
 	failed = failed || turn_until_end(c, s, conns) < 0;
@@ -743,7 +746,7 @@ static int look_after(struct crowd *c)
 		if (s->pid && waitpid(s->pid, &status, WNOHANG) != 0)
 			end_share(c, s, status);
 		if (s->pid && interrupted)
-			kill(s->pid, SIGTERM);
+			kill(s->pid, SIGUSR1);
 		running += s->pid != 0;
 	}
 	interrupted = 0;
@@ -879,6 +882,7 @@ int main(int argc, char **argv)
 		return usage();
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGUSR1, &action, NULL);
 	signal(SIGCHLD, SIG_DFL); /* where it is ignored, as it may be by who started us, no child's status is kept */
 	setvbuf(stderr, NULL, _IOLBF, 0); /* a trace has many short pieces */
 	return divide(&c) || run_crowd(&c);
