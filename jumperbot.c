@@ -261,7 +261,7 @@ static void leave(struct bot *b)
 
 /* C: <message to='bot_room_3@conference.localhost' type='groupchat' id='7.12.5d1'>
  *      <body>Tea or coffee?</body></message>
- * In the id: which bot, its how manieth phrase, and the time. The room tells
+ * In the id: which bot, the number of the phrase, and the time. The room tells
  * everybody what was said, also us, and keeps the id: XEP-0045 section 7.4. With
  * -i 0 we speak again when our phrase has come back. */
 static void speak(struct bot *b)
@@ -544,8 +544,8 @@ static void tick(struct crowd *c, long long *counts, int64_t late)
 
 /* Turns the loop until all is over: on a signal, or at the end of -d, the bots
  * fall silent, and log out when their last phrases have come back. That may take
- * a while, if the others log out first and keep the server busy. A second signal:
- * they log out at once. */
+ * a while, for the bots of other processes may log out first and keep the server
+ * busy. A second signal: they log out at once. */
 static long turn_until_end(struct crowd *c, struct share *s, struct xmpp **conns)
 {
 	int64_t now, next = c->start + TICK, end = c->seconds ? c->start + (int64_t)c->seconds * TICK : INT64_MAX;

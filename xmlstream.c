@@ -401,9 +401,9 @@ static const char *local_part(const char *p, const char *end)
 	return colon > p && skip_name(local, end) > local && !memchr(local, ':', (size_t)(end - local)) ? local : NULL;
 }
 
-/* Namespaces in XML 1.0, section 3, forbids xmlns:p='', to declare xmlns, to bind
- * xml to anything else or anything else to the names of these two. `p` is the > of
- * the tag. */
+/* Namespaces in XML 1.0, section 3, forbids xmlns:p='', to declare the prefix xmlns,
+ * to bind xml to another URI than its own, and to bind another prefix, or none, to
+ * the URI of xml or xmlns. `p` is the > of the tag. */
 static int check_binding(struct xmlstream *xs, const struct binding *b, const char *p)
 {
 	const struct binding *other;
@@ -769,7 +769,7 @@ static long take_markup(struct xmlstream *xs, const char *p, const char *end)
 	return length > 0 && take_declaration(xs, p + 2, p + length - 2) ? -1 : length;
 }
 
-/* n characters of text, which take up `used` of the input. */
+/* n bytes of text, which take up `used` bytes of the input. */
 static long add_text(struct xmlstream *xs, const char *text, size_t n, long used)
 {
 	if (!xs->skipping && buffer_append(&xs->text, text, n))

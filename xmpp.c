@@ -7,8 +7,8 @@
  *
  * So nothing here waits. A connection is a state, and the state says what may
  * come next. When something has come, the loop calls the function for it, which
- * queues what is to be sent and sets the next state. The parts, in the order
- * of a login:
+ * queues what is to be sent and sets the next state. The parts, from connecting
+ * on in the order of a login:
  *
  *     output      the queue of bytes that wait until the socket takes them
  *     ending      how a connection ends, whatever the reason
@@ -18,7 +18,8 @@
  *     handshake   from the stream header to the bound resource
  *     stanzas     what goes on when we are logged in
  *     the table   which function is for which element in which state
- *     the loop    select(), reading, timers */
+ *     the loop    select(), reading, timers
+ *     life and death  xmpp_new() and xmpp_free() */
 #define _POSIX_C_SOURCE 200809L
 #include "xmpp.h"
 
@@ -83,7 +84,7 @@ enum state {
 	READY, CLOSING, ENDING, CLOSED
 };
 
-/* What a state waits for, for people. The others never wait for the server. */
+/* What a state waits for, for people. In the others nothing can come. */
 static const char *const awaited[] = {
 	[CONNECTING] = "the connection", [WAIT_HEADER] = "the stream header", [WAIT_FEATURES] = "the stream features",
 	[WAIT_ACCOUNT] = "the new account", [WAIT_CHALLENGE] = "a SASL challenge",
@@ -507,7 +508,7 @@ static int lose(struct conn *c, const char *format, ...)
 		vsnprintf(reason, sizeof reason, format, ap);
 		va_end(ap);
 		tidy(reason);
-		if (c->state > CONNECTING && c->state < CLOSING && !queue(c, "</stream:stream>"))
+		if (c->state > CONNECTING && !queue(c, "</stream:stream>"))
 			flush(c); /* good manners, no more: if it fails, so be it */
 	}
 	if (c->tunnel)
@@ -657,8 +658,8 @@ static int open_tunnel(struct conn *c);
 
 /* Starts a connection, to the host itself unless options.server says otherwise: to
  * find out from its SRV records (RFC 6120 section 3.2.1) takes a library for DNS.
- * getaddrinfo() may wait for a name server: the one thing in this file that waits
- * for others, because libc offers nothing else. */
+ * getaddrinfo() may wait for a name server: the one thing in the loop that waits
+ * for the network, because libc offers nothing else. */
 static int start(struct conn *c)
 {
 	struct addrinfo hints = {0};
@@ -1204,7 +1205,8 @@ static long answer_challenge(struct conn *c, long most)
 	return most;
 }
 
-/* Queues two strings, the second of which the trace does not show. */
+/* Queues what the format makes of two strings, the second of which the trace shows
+ * as ****. 0, or -1: the connection is over. */
 static int say_secret(struct conn *c, const char *format, const char *text, const char *secret)
 {
 	struct buffer shown = {0};

@@ -159,7 +159,7 @@ long xmpp_retry_in(const struct xmpp *x);
 /* The select() loop over n connections: opens those that are new and returns
  * when all are closed for good, or after xmpp_stop(). 0, also if a login failed, or
  * -1 and errno; why a connection was closed, on_close was told. A connection freed
- * meanwhile becomes NULL in `conns`. */
+ * meanwhile becomes NULL in `conns`, to which no handler may write. */
 int xmpp_run(struct xmpp **conns, size_t n);
 
 /* One turn of that loop, for a program that has more to do: waits until
