@@ -1,31 +1,39 @@
-/* xmlstream.c - bytes in, stanzas out.
+/* xmlstream.c - turns bytes into stanzas, and strings into XML.
  *
- * The problem. An XMPP connection is one XML document that never ends, and
- * read() cuts it anywhere: in the middle of a stanza, of a tag, of a UTF-8
- * character. A reader that wants whole stanzas must keep what is left over and
- * remember where it was.
+ * The problem. An XMPP stream is one XML document that stays open as long as the
+ * connection does. A client wants the stanzas, which are the children of the
+ * document's root element. But read() may split the input anywhere: inside a
+ * stanza, a tag, or even a character.
  *
- * The caller's side is a pair of functions. Bytes go in as they come, events
- * come out as soon as they are complete:
+ * The solution is a hand-written incremental XML tokenizer that works in two phases:
  *
- *     xmlstream_feed(xs, bytes, n);
- *     while ((event = xmlstream_next(xs, &elem)) != XML_MORE) ...
+ *   The scanner looks at each byte once, as it arrives. It knows just enough XML to
+ *   find the end of a stanza: where tags, quoted values and CDATA sections end, and
+ *   how many elements are open. The leftover buffer holds the bytes of a stanza that
+ *   is not complete.
  *
- * The inside, in the order in which the bytes meet it:
+ *   The parser runs when the whole stanza has arrived, and reads it from beginning to
+ *   end. It copies the bytes into a new block of memory and builds the tree there.
+ *   Names and values are decoded in place. The structs for elements and attributes
+ *   precede them in the block.
  *
- *     characters  the leftover buffer: only whole, legal characters leave it
- *     pool        the memory of one stanza
- *     names       namespaces resolved, duplicates refused
- *     tree        elements begun and ended, attributes and text added to them
- *     tokens      a tag is taken once its > is there, text as it comes
- *     events      the loop that takes tokens until a stanza is whole
+ * For example, suppose that a message arrives in three reads:
  *
- * A token cut in two waits in the leftover buffer, with a note of how much of
- * it was looked at: no byte is scanned again because more came, so the cost is
- * linear however the input is cut. Nothing recurses on the input.
+ *   the bytes read                 the leftover buffer      xmlstream_next() returns
+ *   <message><bo                   <message><bo             XML_MORE
+ *   dy>Hi &am                      <message><body>Hi &am    XML_MORE
+ *   p; bye</body></message><pre    <pre                     XML_STANZA, then XML_MORE
  *
- * What is accepted is the XML of RFC 6120 section 11: no comments, no
- * processing instructions, no DTD, no entities but the five predefined. */
+ * After the first read the scanner remembers that it has seen 12 bytes, that it is in
+ * a tag, and that two elements are open: the stream and the message. It resumes there
+ * after the next read. So the cost is linear in the size of the input, however the
+ * input is split. No function is recursive, so nothing can overflow the stack.
+ *
+ * Only the XML that RFC 6120 section 11 allows is accepted: no comments, no processing
+ * instructions, no document types, and no entities except the five predefined ones.
+ * Input that is not well-formed is an error and ends the stream. A stanza that exceeds
+ * a limit or misuses namespaces is skipped instead. A server may forward such a stanza
+ * from another user, and that user must not be able to end our connection. */
 #define _POSIX_C_SOURCE 200809L
 #include "xmpp.h"
 
@@ -34,121 +42,111 @@
 #include <strings.h>
 
 enum {
-	MAX_STANZA = 256 * 1024, /* bytes, where the caller has no opinion */
-	MAX_DEPTH = 128,         /* levels of one stanza, itself included */
-	MAX_ATTRS = 1000,        /* of one element, xmlns declarations included */
-	FIRST_BLOCK = 1000,      /* bytes of a pool's first block: a chat message fits */
-	MAX_BINDINGS = 128,      /* of prefixes to namespaces, in scope at a time */
-	IDLE_SIZE = 1024         /* an idle buffer keeps no more bytes than that */
+	MAX_STANZA = 256 * 1024, /* bytes, unless the caller sets another limit */
+	LARGEST = 64 << 20,      /* bytes; the highest limit that a caller can set */
+	MAX_DEPTH = 128,         /* levels of elements in a stanza, which is itself level 1 */
+	MAX_ATTRS = 100,         /* in one tag, including namespace declarations */
+	MAX_BINDINGS = 128,      /* namespace declarations in scope at one time */
+	IDLE_SIZE = 1024,        /* an empty buffer larger than this is freed */
+	PADDING = 16             /* NULs after the parser's copy; more than its lookahead */
 };
 
-#define XML_NS   "http://www.w3.org/XML/1998/namespace"
-#define XMLNS_NS "http://www.w3.org/2000/xmlns/"
+#define XML_NS    "http://www.w3.org/XML/1998/namespace"
+#define XMLNS_NS  "http://www.w3.org/2000/xmlns/"
 
-/* One stanza lives in one pool, a chain of blocks that double in size. Every block
- * begins with this. The first one stands for the whole pool, and in it the root
- * element stands right behind this: that is how xml_free() finds the pool from the
- * root. Stanzas share the names that the stream header bound, so their chains end
- * in the header's, which lives as long as any of them:
- *
- *     stanza -> its first block -> its others -> header's first block -> its others
- *                                                ^ parser, and who has the header */
-struct block {
-	struct block *next;
-	size_t users;           /* blocks, parsers and callers that point here; freed at 0 */
+/* A stream error condition (RFC 6120 section 4.9.3), and messages for the user. */
+#define MALFORMED  "not-well-formed"
+#define RESTRICTED "comment, DTD or processing instruction"
+#define STRAY_TEXT "text outside of a stanza"
+
+#define ESCAPED "<>&\t\n\r" /* the characters that are escaped in text; in values also quotes */
+
+/* Where the scanner is. */
+enum place {
+	TEXT,                   /* in text, or in the white space between stanzas */
+	MARKUP,                 /* after a < */
+	TAG,                    /* in a tag, outside quotes */
+	QUOT,                   /* in a value in double quotes */
+	APOS,                   /* in a value in single quotes */
+	CDATA_START,            /* after a <!, where only a [ may follow */
+	CDATA                   /* in a CDATA section */
 };
 
-/* xmlns:prefix='uri', in scope until `owner` ends. */
-struct binding {
-	const char *prefix, *uri;
-	const struct xml_elem *owner;
-	const struct binding *outer; /* declared before this one, still in scope */
-	int count;              /* how many are in scope, with this one */
+/* An element, with the members that only the parser uses. */
+struct node {
+	struct xml_elem elem;   /* first, so that a pointer to it is a pointer to the node */
+	const char *qname;      /* the name with its prefix */
+	const char *tail;       /* the text between the end of this element and the next tag */
+	struct xml_attr *bindings; /* the namespace declarations in scope; see add_binding() */
 };
 
+/* The state that is kept between two reads. A unit is the input that one event reports: the
+ * stream header with the XML declaration, a stanza, or the end tag of the stream. */
 struct xmlstream {
-	/* When <message><bo has come, `in` holds <bo, for <message> is taken; whole
-	 * and scanned are 3, depth is 2 (stream and message are open). */
-	struct buffer in;       /* the leftover: bytes not yet taken as tokens */
-	size_t whole;           /* so many of them are whole, legal characters */
-	uint64_t offset;        /* in the stream, of the first of them */
-	uint64_t limit;         /* the stanza under way must end before this offset */
-	size_t max_stanza;
-	size_t scanned;         /* of an incomplete token: bytes already looked at */
-	char quote;             /* and the quote that is open there, or 0 */
-	char plain;             /* in the tag is nothing that unescape() would change */
-	char in_cdata;          /* text goes on until ]]> */
-	char skipping;          /* the stanza under way: it exceeds a limit, and only its tags are counted */
-
-	struct block *pool, *header; /* of the stanza under way; of the stream header, once that is complete */
-	char *top, *roof;       /* [top, roof) is free in the newest block */
-	size_t block_size;
-	struct xml_elem *elem;  /* the innermost open element */
-	struct xml_elem *tree;  /* the root of the tree under way */
-	struct xml_elem **elem_slot; /* where the next element is linked in */
-	struct xml_attr **attr_slot; /* where the next attribute is */
-	struct xml_attr *declared; /* the attributes of the XML declaration */
-	size_t depth;           /* how many elements are open, the root included */
-	const struct binding *bindings; /* all in scope, the last one declared first */
-	struct buffer text;     /* of the open elements, see begin_element() */
-	size_t text_start;      /* where in it the innermost one's text begins */
-
-	enum xml_event event;
-	const char *condition;
-	char error[120];
+	struct buffer in;       /* the leftover bytes, which begin with the current unit */
+	uint64_t offset;        /* where in the stream the unit begins */
+	size_t valid;           /* number of bytes in `in` that are complete, legal characters */
+	size_t scanned;         /* number of those that have been scanned; at an event, the unit */
+	size_t max_stanza;      /* the longest unit that is accepted, in bytes */
+	enum place place;       /* where the scanner is */
+	signed char depth_change; /* how the current tag changes the depth: 1, 0 or -1 */
+	char skipping;          /* the stanza exceeds a limit, so its bytes are not kept */
+	size_t depth;           /* number of open elements, including the stream */
+	size_t elems, attrs;    /* how many structs the parser will need for the unit */
+	uint32_t tag;           /* where in the unit the current tag begins */
+	uint32_t open[MAX_DEPTH]; /* where the start tags of the open elements begin, without */
+	                        /* that of the stream; each end tag must match the last one */
+	struct node *header;    /* our own tree of the stream header, or NULL before it arrives; */
+	                        /* its namespace declarations are in scope in all stanzas */
+	enum xml_event event;   /* the last event */
+	const char *condition;  /* the stream error condition after XML_ERROR, or NULL */
+	char error[120];        /* what was wrong, and where */
 };
 
-/* Every error ends up here; `p` is where in the leftover it was noticed. */
-static int fail(struct xmlstream *xs, const char *p, const char *condition, const char *what)
+/* Returns the first byte of the current unit. */
+static char *unit(const struct xmlstream *xs)
 {
-	unsigned long long at = xs->offset + (uint64_t)(p - xs->in.bytes) - xs->in.start;
+	return xs->in.bytes + xs->in.start;
+}
 
+/* Records an error found at p, in the unit. Later errors are ignored. */
+static void fail(struct xmlstream *xs, const char *p, const char *condition, const char *what)
+{
+	unsigned long long at = xs->offset + (size_t)(p - unit(xs));
+
+	if (xs->event == XML_ERROR)
+		return;
 	xs->event = XML_ERROR;
 	xs->condition = condition;
 	snprintf(xs->error, sizeof xs->error, "%s at byte %llu", what, at);
-	return -1;
 }
 
-static int malformed(struct xmlstream *xs, const char *p, const char *what)
-{
-	return fail(xs, p, "not-well-formed", what);
-}
+/* ----------------------------------------------------------------- Buffers */
 
-static int no_memory(struct xmlstream *xs)
-{
-	return fail(xs, xs->in.bytes + xs->in.start, "resource-constraint", "out of memory");
-}
-
-/* -------------------------------------------------------------- Characters */
-
-/* Makes room for n bytes behind `end`; 0, or -1 when memory ran out. */
-static int reserve(struct buffer *b, size_t n)
-{
-	size_t used = b->end - b->start, size = b->size ? b->size : 64;
-	char *bytes;
-
-	if (n > SIZE_MAX / 4 - used)
-		return -1;
-	while (size < 2 * used + n) /* so that what was moved now is not moved again soon */
-		size *= 2;
-	bytes = malloc(size);
-	if (!bytes)
-		return -1;
-	if (used > 0)
-		memcpy(bytes, b->bytes + b->start, used);
-	free(b->bytes);
-	*b = (struct buffer){.bytes = bytes, .end = used, .size = size};
-	return 0;
-}
-
+/* Moves the contents to the start and reallocates the buffer when it is full. The new size is
+ * more than twice that of the contents. So each byte is moved only a few times, however large
+ * the buffer becomes. */
 int buffer_append(struct buffer *b, const void *bytes, size_t n)
 {
-	b->failed = b->failed || (n > b->size - b->end && reserve(b, n));
+	size_t used = b->end - b->start, size = 2 * used + n + 64;
+	char *grown;
+
+	if (!b->failed && (!b->bytes || n >= b->size - b->end)) {
+		if (b->bytes)
+			memmove(b->bytes, b->bytes + b->start, used);
+		b->start = 0;
+		b->end = used;
+		grown = n < SIZE_MAX / 4 - used ? realloc(b->bytes, size) : NULL;
+		b->failed = !grown;
+		b->bytes = grown ? grown : b->bytes;
+		b->size = grown ? size : b->size;
+	}
 	if (b->failed)
 		return -1;
 	if (n > 0)
 		memcpy(b->bytes + b->end, bytes, n);
 	b->end += n;
+	b->bytes[b->end] = '\0';
 	return 0;
 }
 
@@ -158,7 +156,7 @@ void buffer_consume(struct buffer *b, size_t n)
 	if (b->start < b->end)
 		return;
 	b->start = b->end = 0;
-	if (b->size > IDLE_SIZE)
+	if (b->size > IDLE_SIZE && !b->failed)
 		buffer_free(b);
 }
 
@@ -168,31 +166,34 @@ void buffer_free(struct buffer *b)
 	memset(b, 0, sizeof *b);
 }
 
+/* -------------------------------------------------------------- Characters */
+
 int xml_char(const char *s, size_t n)
 {
 	const unsigned char *u = (const unsigned char *)s;
-	size_t i, len = u[0] < 0xE0 ? 2 : u[0] < 0xF0 ? 3 : 4;
-	/* RFC 3629 section 4: no overlong forms, no surrogates, no more than U+10FFFF */
-	unsigned lo = u[0] == 0xE0 ? 0xA0 : u[0] == 0xF0 ? 0x90 : 0x80;
-	unsigned hi = u[0] == 0xED ? 0x9F : u[0] == 0xF4 ? 0x8F : 0xBF;
+	size_t i, len = 2u + (u[0] >= 0xE0) + (u[0] >= 0xF0);
+	int two = n > 1 ? u[0] << 8 | u[1] : 0;
 
 	if (u[0] < 0x80)
 		return u[0] >= ' ' || u[0] == '\t' || u[0] == '\n' || u[0] == '\r' ? 1 : -1;
 	if (u[0] < 0xC2 || u[0] > 0xF4)
 		return -1;
-	for (i = 1; i < len; i++, lo = 0x80, hi = 0xBF) {
-		if (i == n)
-			return 0;
-		if (u[i] < lo || u[i] > hi)
+	/* RFC 3629 section 4: the first two bytes tell which forms are illegal */
+	if ((two >= 0xE080 && two < 0xE0A0) || (two >= 0xF080 && two < 0xF090) /* overlong */
+	    || (two >= 0xEDA0 && two < 0xEDC0) || two >= 0xF490) /* a surrogate; too large */
+		return -1;
+	for (i = 1; i < len && i < n; i++)
+		if ((u[i] & 0xC0) != 0x80)
 			return -1;
-	}
+	if (i < len)
+		return 0;
 	return u[0] == 0xEF && u[1] == 0xBF && u[2] >= 0xBE ? -1 : (int)len; /* U+FFFE, U+FFFF */
 }
 
-/* Plain ASCII, the common case, is checked eight bytes at a time: `w - space`
- * sets or borrows a byte's high bit if it was below the space, `w` has it if it
- * was not ASCII. */
-size_t xml_characters(const char *s, size_t n)
+/* Plain ASCII, the common case, is checked eight bytes at a time. The high bit of a byte is set
+ * in `w` if the byte is not ASCII, and in `w - space` if it is less than a space. (A borrow can
+ * also set the high bit of the next byte. That byte is then checked on its own.) */
+size_t longest_valid(const char *s, size_t n)
 {
 	const uint64_t ones = UINT64_C(0x0101010101010101), space = ones * ' ', high = ones * 0x80;
 	size_t i = 0;
@@ -205,36 +206,32 @@ size_t xml_characters(const char *s, size_t n)
 			if ((w | (w - space)) & high)
 				break;
 		}
-		if (i == n || (len = (signed char)s[i] >= ' ' ? 1 : xml_char(s + i, n - i)) <= 0)
+		if (i == n)
+			return i;
+		len = (signed char)s[i] >= ' ' ? 1 : xml_char(s + i, n - i);
+		if (len <= 0)
 			return i;
 		i += (size_t)len;
 	}
 }
 
-int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n)
-{
-	size_t unchecked;
-
-	if (xs->condition || n == 0)
-		return 0;
-	if (buffer_append(&xs->in, bytes, n))
-		return -1;
-	unchecked = xs->in.end - xs->in.start - xs->whole;
-	xs->whole += xml_characters(xs->in.bytes + xs->in.end - unchecked, unchecked);
-	return 0;
-}
-
-/* What an ASCII character can be: NAME in a name, START at the beginning of one,
- * TEXT if it may mean more than itself in text, TAG if so in a tag. Those beyond
- * ASCII mean themselves; whether a name may hold them, foreign_name() knows. */
-enum { SPACE = 1, NAME = 2, START = 4, TEXT = 8, TAG = 16, DIGIT = 32, HEX = 64 };
-enum { D = NAME | DIGIT | HEX, L = NAME | START, X = L | HEX };
+/* The kinds of ASCII characters. NAME characters may occur in a name, and START characters may
+ * begin one. The IN_... characters have a meaning of their own in tags (for the scanner), and in
+ * values, text and CDATA sections (for the parser). NUL is of all IN_... kinds, so each search
+ * stops at the NUL that ends every buffer. Other characters have no kind; see foreign_name(). */
+enum {
+	SPACE = 1, NAME = 2, START = 4, IN_TAG = 8, IN_VALUE = 16, IN_TEXT = 32, IN_CDATA = 64,
+	QUOTE = IN_TAG | IN_VALUE, L = NAME | START
+};
 static const unsigned char kind[256] = {
-	['\t'] = SPACE | TAG, ['\n'] = SPACE | TAG, ['\r'] = SPACE | TAG | TEXT, [' '] = SPACE,
-	['<'] = TAG | TEXT, ['&'] = TAG | TEXT, ['>'] = TAG, ['"'] = TAG, ['\''] = TAG, [']'] = TEXT,
-	['0'] = D, D, D, D, D, D, D, D, D, D, ['-'] = NAME, ['.'] = NAME, [':'] = L, ['_'] = L,
-	['A'] = X, X, X, X, X, X, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L,
-	['a'] = X, X, X, X, X, X, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L
+	IN_TAG | IN_VALUE | IN_TEXT | IN_CDATA,
+	['\t'] = SPACE | IN_VALUE, ['\n'] = SPACE | IN_VALUE, [' '] = SPACE,
+	['\r'] = SPACE | IN_VALUE | IN_TEXT | IN_CDATA, ['"'] = QUOTE, ['\''] = QUOTE,
+	['<'] = IN_TAG | IN_VALUE | IN_TEXT, ['>'] = IN_TAG, ['&'] = IN_VALUE | IN_TEXT,
+	[']'] = IN_TEXT | IN_CDATA, ['-'] = NAME, ['.'] = NAME, ['_'] = L,
+	['0'] = NAME, NAME, NAME, NAME, NAME, NAME, NAME, NAME, NAME, NAME,
+	['A'] = L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L,
+	['a'] = L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L
 };
 
 static int is(char c, int what)
@@ -242,64 +239,394 @@ static int is(char c, int what)
 	return kind[(unsigned char)c] & what;
 }
 
-/* To the next character of that kind: by four, which is quicker, while there is
- * none among them. */
-static const char *find(const char *p, const char *end, int what)
+/* Each string is a character and the reference for it. The first five are the entities that RFC
+ * 6120 section 11.1 allows. The last string has no reference: it has U+FFFD, which replaces bytes
+ * that XML does not allow. */
+enum { ENTITIES = 5, REFERENCES = 8 };
+static const char *const references[] = {
+	"<&lt;", ">&gt;", "&&amp;", "\"&quot;", "'&apos;", "\t&#9;", "\n&#10;", "\r&#13;",
+	"?\xEF\xBF\xBD"
+};
+
+/* Returns the first character of the kind `what` at p or after it. */
+static char *find(char *p, int what)
 {
-	while (end - p >= 4 && !(is(p[0], what) | is(p[1], what) | is(p[2], what) | is(p[3], what)))
-		p += 4;
-	while (p < end && !is(*p, what))
+	while (!is(*p, what))
 		p++;
 	return p;
 }
 
-static const char *skip_space(const char *p, const char *end)
+/* Returns the position of the next character that is not white space. */
+static char *past_space(char *p)
 {
-	while (p < end && is(*p, SPACE))
+	while (is(*p, SPACE))
 		p++;
 	return p;
 }
 
-/* The length of the character at p, which is not ASCII, if it can be in a name
- * (NAME) or begin one (START), else 0. XML 1.0, fifth edition, section 2.3; the
- * last three ranges may not begin a name. */
+/* Returns the length of the character at p, which is not ASCII, if it may stand in a name (if
+ * `what` is NAME) or begin one (START). Otherwise returns 0. The ranges are those of XML 1.0,
+ * fifth edition, section 2.3. edges[] lists alternately the first character of a range and the
+ * first one after it. */
 static int foreign_name(const char *p, int what)
 {
-	static const uint32_t range[][2] = {
-		{0xC0, 0xD6}, {0xD8, 0xF6}, {0xF8, 0x2FF}, {0x370, 0x37D}, {0x37F, 0x1FFF},
-		{0x200C, 0x200D}, {0x2070, 0x218F}, {0x2C00, 0x2FEF}, {0x3001, 0xD7FF},
-		{0xF900, 0xFDCF}, {0xFDF0, 0xFFFD}, {0x10000, 0xEFFFF},
-		{0xB7, 0xB7}, {0x300, 0x36F}, {0x203F, 0x2040}
+	static const uint32_t edges[] = {
+		0xC0, 0xD7, 0xD8, 0xF7, 0xF8, 0x300, 0x370, 0x37E, 0x37F, 0x2000, 0x200C, 0x200E,
+		0x2070, 0x2190, 0x2C00, 0x2FF0, 0x3001, 0xD800, 0xF900, 0xFDD0, 0xFDF0, 0xFFFE,
+		0x10000, 0xF0000, 0x110000
 	};
-	size_t i, n = sizeof range / sizeof *range - (what == START ? 3 : 0);
-	int k, len = xml_char(p, 4);
-	uint32_t c = (unsigned char)*p & (0x7Fu >> len); /* NOLINT(clang-analyzer-core.UndefinedBinaryOperatorResult): p is checked */
+	int i, len = xml_char(p, 4);
+	uint32_t c = (unsigned char)*p & (0x7Fu >> len);
 
-	for (k = 1; k < len; k++)
-		c = c << 6 | (p[k] & 0x3Fu);
-	for (i = 0; i < n; i++)
-		if (c >= range[i][0] && c <= range[i][1])
-			return len;
-	return 0;
+	for (i = 1; i < len; i++)
+		c = c << 6 | (p[i] & 0x3Fu);
+	if (c == 0xB7 || (c >= 0x300 && c < 0x370) || c == 0x203F || c == 0x2040)
+		return what == NAME ? len : 0;
+	for (i = 0; c >= edges[i]; i++)
+		;
+	return i % 2 ? len : 0;
 }
 
-/* Where the name that begins at p ends: at p, if none does. */
-static const char *skip_name(const char *p, const char *end)
-{
-	int what = START, len;
+/* ----------------------------------------------------------------- Scanner */
 
-	for (; p < end; p += len, what = NAME) {
-		len = is(*p, what) ? 1 : (signed char)*p < 0 ? foreign_name(p, what) : 0;
-		if (len == 0)
-			break;
+/* Discards the first n bytes of the unit. */
+static void consume(struct xmlstream *xs, size_t n)
+{
+	xs->offset += n;
+	xs->valid -= n;
+	buffer_consume(&xs->in, n);
+}
+
+/* The sscanf() format for white space followed by name='value'. It stores the first quote, the
+ * value (79 bytes at most), the second quote, and the number of bytes read. A space in the format
+ * matches any amount of white space, even none. */
+#define DECLARED(name) "%*[ \t\r\n]" name " = %1['\"]%79[^'\"]%1['\"]%n"
+
+/* Reads an attribute of the XML declaration and moves *p past it. Returns 1, or 0 if the
+ * attribute is not there. */
+static int declared(const char **p, const char *format, char value[80])
+{
+	char open[2], close[2];
+	int n = 0;
+
+	sscanf(*p, format, open, value, close, &n);
+	if (n == 0 || *open != *close)
+		return 0;
+	*p += n;
+	return 1;
+}
+
+/* Checks the XML declaration:
+ * S: <?xml version='1.0' encoding='UTF-8' standalone='yes'?>
+ * Only these attributes are allowed, and only in this order. The last two are optional (XML 1.0
+ * section 2.8). The encoding must be UTF-8 (RFC 6120 section 11.6). */
+static void check_declaration(struct xmlstream *xs)
+{
+	const char *start = unit(xs), *p = start;
+	char value[80];
+	int bad = !declared(&p, "<?xml" DECLARED("version"), value) || strncmp(value, "1.", 2)
+	          || !value[2] || value[2 + strspn(value + 2, "0123456789")];
+
+	if (strncmp(start, "<?xml", 5) || !is(start[5], SPACE))
+		fail(xs, start, "restricted-xml", "processing instruction");
+	if (declared(&p, DECLARED("encoding"), value) && strcasecmp(value, "UTF-8"))
+		fail(xs, start, "unsupported-encoding", "an encoding other than UTF-8");
+	if (declared(&p, DECLARED("standalone"), value))
+		bad |= strcmp(value, "yes") && strcmp(value, "no");
+	if (bad || strncmp(p + strspn(p, " \t\r\n"), "?>", 2))
+		fail(xs, start, MALFORMED, "bad XML declaration");
+}
+
+/* True if the end tag, whose > is at `end`, has the name of the innermost open element. */
+static int ends_open_element(const struct xmlstream *xs, const char *end)
+{
+	const char *name = xs->header->qname;
+	char *p = unit(xs) + xs->tag + strlen("</");
+
+	if (xs->depth > 1)
+		name = unit(xs) + xs->open[xs->depth - 2] + strlen("<");
+	for (; *p == *name && p < end && !is(*p, SPACE); p++)
+		name++;
+	return past_space(p) == end && (is(*name, SPACE | IN_TAG) || *name == '/');
+}
+
+/* Handles the > at p, which ends a tag and may also end the unit. */
+static void finish_tag(struct xmlstream *xs, const char *p)
+{
+	xs->place = TEXT;
+	if (!xs->header && unit(xs)[xs->tag + 1] == '?') {
+		check_declaration(xs);
+		return;
+	}
+	if (xs->depth_change < 0 && !xs->skipping && !ends_open_element(xs, p)) {
+		fail(xs, unit(xs) + xs->tag, MALFORMED, "end tag of another element");
+		return;
+	}
+	if (xs->depth_change > 0 && p[-1] == '/')
+		xs->depth_change = 0;
+	xs->skipping |= xs->depth_change >= 0 && xs->depth > MAX_DEPTH;
+	if (xs->depth_change > 0 && xs->depth > 0 && !xs->skipping)
+		xs->open[xs->depth - 1] = xs->tag;
+	xs->elems += xs->depth_change >= 0;
+	xs->depth += (size_t)xs->depth_change;
+	if (xs->depth > 1)
+		return;
+	xs->event = xs->depth == 0 ? XML_CLOSE : XML_STANZA;
+	if (!xs->header)
+		xs->event = XML_OPEN;
+	if (xs->skipping)
+		xs->event = XML_SKIPPED;
+}
+
+/* Decides what begins with the < before p. If it is a tag, the parser will check the name. */
+static void begin_markup(struct xmlstream *xs, const char *p)
+{
+	xs->place = TAG;
+	xs->depth_change = *p == '/' ? -1 : 1;
+	if (*p == '!' && xs->depth > 1)
+		xs->place = CDATA_START;
+	else if (*p == '!' || (*p == '?' && xs->offset + xs->tag > 0))
+		fail(xs, p - 1, "restricted-xml", RESTRICTED);
+	else if (*p == '/' && xs->depth == 0)
+		fail(xs, p, MALFORMED, "no element is open");
+}
+
+/* Updates the scanner for the character at p, which has a meaning in this place. */
+static void step(struct xmlstream *xs, const char *p)
+{
+	switch (xs->place) {
+	case TEXT:
+		if (*p != '<' || (xs->depth == 0 && xs->header))
+			fail(xs, p, xs->depth > 0 ? "bad-format" : MALFORMED, STRAY_TEXT);
+		xs->tag = (uint32_t)(p - unit(xs));
+		xs->place = MARKUP;
+		break;
+	case MARKUP:
+		begin_markup(xs, p);
+		break;
+	case TAG:
+		if (*p == '<')
+			fail(xs, p, MALFORMED, "< in a tag");
+		if (*p == '>')
+			finish_tag(xs, p);
+		else
+			xs->place = *p == '"' ? QUOT : APOS;
+		break;
+	case QUOT:
+	case APOS:
+		xs->attrs++;
+		xs->place = TAG;
+		break;
+	case CDATA_START:
+		if (*p != '[')
+			fail(xs, p, "restricted-xml", RESTRICTED);
+		xs->place = CDATA;
+		break;
+	case CDATA:
+		if (p[-1] == ']' && p[-2] == ']')
+			xs->place = TEXT;
+		break;
+	}
+}
+
+/* Returns the position of the next character that has a meaning in this place, or `end`. */
+static char *seek(const struct xmlstream *xs, char *p, char *end)
+{
+	static const char ending[] = {[TEXT] = '<', [QUOT] = '"', [APOS] = '\'', [CDATA] = '>'};
+	char *q = p;
+
+	if (xs->place == TAG)
+		q = find(p, IN_TAG);
+	else if (xs->place == TEXT && xs->depth < 2)
+		q = past_space(p);
+	else if (ending[xs->place])
+		q = memchr(p, ending[xs->place], (size_t)(end - p));
+	return q && q < end ? q : end;
+}
+
+/* Scans the first `limit` bytes of the unit, beginning where the last scan stopped. Stops early
+ * at the end of the unit, or at an error. */
+static void scan(struct xmlstream *xs, size_t limit)
+{
+	char *p = unit(xs) + xs->scanned, *end = unit(xs) + limit;
+
+	while (p < end && xs->event == XML_MORE) {
+		p = seek(xs, p, end);
+		if (p < end) {
+			step(xs, p);
+			p++;
+		}
+	}
+	xs->scanned = (size_t)(p - unit(xs));
+}
+
+/* Handles a unit that reaches its limit at p. A stanza is skipped. But the stream header and the
+ * end tag of the stream are not stanzas. */
+static void exceed(struct xmlstream *xs, const char *p)
+{
+	if (xs->header && (xs->depth > 1 || xs->depth_change > 0))
+		xs->skipping = 1;
+	else
+		fail(xs, p, "policy-violation", "header or end tag too long");
+}
+
+/* Scans what has arrived, up to the end of the unit. Discards white space between units, which
+ * keeps the connection alive (RFC 6120 section 4.6.1). A read may contain more than max_stanza
+ * bytes of a stanza. It must be skipped just as if it had arrived in small reads, so the scanner
+ * stops at the limit. Only the last two bytes of a skipped stanza are kept, since step() and
+ * finish_tag() may look back at them. */
+static void find_unit(struct xmlstream *xs)
+{
+	size_t limit;
+
+	if (xs->scanned == 0 && xs->valid > 0)
+		consume(xs, (size_t)(past_space(unit(xs)) - unit(xs)));
+	while (xs->scanned < xs->valid && xs->event == XML_MORE) {
+		limit = xs->skipping || xs->valid < xs->max_stanza ? xs->valid : xs->max_stanza;
+		scan(xs, limit);
+		if (xs->event == XML_MORE && xs->valid > limit)
+			exceed(xs, unit(xs) + limit);
+		if (xs->event == XML_MORE && xs->skipping && xs->scanned > 2) {
+			consume(xs, xs->scanned - 2);
+			xs->scanned = 2;
+		}
+	}
+}
+
+/* ------------------------------------------------------------------ Parser */
+
+/* The state of the parser. It exists only while a unit is parsed. The parser relies on what the
+ * scanner has checked: quotes and CDATA sections are closed, end tags match, and the unit ends
+ * with the > of a tag. The text after a start tag is that element's text. The text after an end
+ * tag is that element's tail. */
+struct parser {
+	struct xmlstream *xs;
+	char *copy, *end;       /* the copy of the unit is [copy, end); NULs follow */
+	struct node *node;      /* the next free node */
+	struct xml_attr *attr;  /* the next free attribute */
+	char *joined;           /* free space for joined text */
+	struct node *open;      /* the innermost open element, or NULL */
+	struct xml_elem **elem_slot; /* where to link the next element, */
+	struct xml_attr **attr_slot; /* the next attribute, */
+	const char **text_slot; /* and the next text */
+};
+
+/* Records an error found at p. Returns the end of the unit, where only NULs follow. The NULs
+ * stop every loop, so callers need not check for errors. */
+static char *parse_error(struct parser *ps, const char *p, const char *condition, const char *what)
+{
+	fail(ps->xs, unit(ps->xs) + (p - ps->copy), condition, what);
+	return ps->end;
+}
+
+/* Records that the unit misuses namespaces or exceeds a limit at p, though it is well-formed so
+ * far. A stanza is skipped, but the rest of it is still checked. A stream header is refused. */
+static void skip_unit(struct parser *ps, const char *p, const char *condition, const char *what)
+{
+	if (ps->xs->event == XML_OPEN)
+		parse_error(ps, p, condition, what);
+	else if (ps->xs->event != XML_ERROR)
+		ps->xs->event = XML_SKIPPED;
+}
+
+/* Returns the end of the name without colons at p. Its first character must be of the kind
+ * `what`. Returns p if it is not. */
+static char *past_name(char *p, int what)
+{
+	int len = 1;
+
+	for (; len > 0; p += len, what = NAME) {
+		for (; is(*p, what); p++)
+			what = NAME;
+		len = (signed char)*p < 0 ? foreign_name(p, what) : 0;
 	}
 	return p;
 }
 
-/* The UTF-8 form of c; its length, or 0 when XML has no such character. */
+/* Returns the end of the name at p, or p if there is none. Sets *local to the part after the
+ * prefix. Namespaces in XML 1.0 (section 4) allows one colon, between two names. */
+static char *past_qname(struct parser *ps, char *p, char **local)
+{
+	char *end = past_name(p, START), *local_end;
+
+	*local = p;
+	if (*end != ':')
+		return end;
+	*local = end + 1;
+	local_end = past_name(*local, START);
+	if (end > p && local_end > *local && *local_end != ':')
+		return local_end;
+	skip_unit(ps, p, MALFORMED, "misplaced colon");
+	*local = p;
+	while (*end == ':')
+		end = past_name(end + 1, NAME);
+	return end;
+}
+
+/* Returns the namespace of a name: the URI to which its prefix is bound in the open element.
+ * The prefix xml needs no declaration, and a name without a prefix need not be in a namespace
+ * (Namespaces in XML 1.0, sections 3 and 6.2). */
+static const char *lookup(struct parser *ps, const char *qname, const char *local)
+{
+	size_t n = local > qname ? (size_t)(local - qname) - 1 : 0;
+	char first = n > 0 ? *qname : '\0';
+	const struct xml_attr *b = ps->open->bindings;
+
+	while (b && (*b->name != first || strncmp(b->name, qname, n) || b->name[n]))
+		b = b->next;
+	if (b)
+		return b->value;
+	if (n == 3 && !strncmp(qname, "xml", 3))
+		return XML_NS;
+	if (n > 0)
+		skip_unit(ps, qname, "bad-namespace-prefix", "undeclared prefix");
+	return "";
+}
+
+/* Adds a namespace declaration, stored as an attribute whose name is the prefix, to those in
+ * scope in the open element. Namespaces in XML 1.0, section 3, forbids xmlns:p='', declaring the
+ * prefix xmlns, binding xml to another URI, and binding another prefix to the URI of xml or
+ * xmlns. The list is limited in length because every name is looked up in it. */
+static void add_binding(struct parser *ps, struct xml_attr *b, const char *p)
+{
+	const struct xml_attr *other;
+	int n = 1;
+
+	if ((*b->name && !*b->value) || !strcmp(b->name, "xmlns") || !strcmp(b->value, XMLNS_NS)
+	    || !strcmp(b->name, "xml") != !strcmp(b->value, XML_NS))
+		skip_unit(ps, p, "bad-namespace-prefix", "illegal namespace declaration");
+	for (other = ps->open->bindings; other; other = other->next)
+		n++;
+	if (n > MAX_BINDINGS) {
+		skip_unit(ps, p, "policy-violation", "too many namespace declarations");
+		return;
+	}
+	b->next = ps->open->bindings;
+	ps->open->bindings = b;
+}
+
+/* Finds the namespaces of an element and its attributes. The declarations may follow the names
+ * that use them, so this is done at the end of the tag. Until then the `ns` member of an
+ * attribute is the name with its prefix; if that is also its `name`, there is no prefix. Two
+ * attributes are duplicates if they have the same name and their prefixes are bound to the same
+ * URI. */
+static void resolve_names(struct parser *ps, struct xml_elem *e)
+{
+	struct xml_attr *a, *b;
+
+	e->ns = lookup(ps, ps->open->qname, e->name);
+	for (a = e->attrs; a; a = a->next) {
+		a->ns = a->ns == a->name ? "" : lookup(ps, a->ns, a->name);
+		for (b = e->attrs; *a->ns && b != a; b = b->next)
+			if (!strcmp(a->name, b->name) && (a->ns == b->ns || !strcmp(a->ns, b->ns)))
+				skip_unit(ps, a->name, MALFORMED, "repeated attribute");
+	}
+}
+
+/* Writes the character c to s in UTF-8. Returns its length, or 0 if XML does not allow it. */
 static int encode(unsigned long c, char *s)
 {
-	int i, len = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+	int i, len = 1 + (c >= 0x80) + (c >= 0x800) + (c >= 0x10000);
 
 	if (c > 0x10FFFF)
 		return 0;
@@ -309,647 +636,240 @@ static int encode(unsigned long c, char *s)
 	return xml_char(s, (size_t)len) > 0 ? len : 0;
 }
 
-/* -------------------------------------------------------------------- Pool */
-
-static void release_pool(struct block *b)
+/* Decodes the reference at p, writes the character to *to, and moves *to past it. Returns the
+ * end of the reference. */
+static char *dereference(struct parser *ps, char *p, char **to)
 {
-	struct block *next;
+	int hex = p[1] == '#' && p[2] == 'x', len;
+	char *digits = p + 2 + hex, *end;
+	unsigned long code;
+	size_t i, n;
 
-	for (; b && --b->users == 0; b = next) {
-		next = b->next;
-		free(b);
+	if (p[1] == '#') {
+		end = digits + strspn(digits, hex ? "0123456789abcdefABCDEF" : "0123456789");
+		code = strtoul(digits, NULL, hex ? 16 : 10);
+		len = *end == ';' ? encode(code, *to) : 0;
+		*to += len;
+		return len ? end + 1 : parse_error(ps, p, MALFORMED, "reference to no character");
+	}
+	for (i = 0; i < ENTITIES; i++) {
+		n = strlen(references[i] + 1);
+		if (!strncmp(p, references[i] + 1, n)) {
+			*(*to)++ = references[i][0];
+			return p + n;
+		}
+	}
+	end = past_name(p + 1, START);
+	if (end > p + 1 && *end == ';')
+		return parse_error(ps, p, "restricted-xml", "reference to an unknown entity");
+	return parse_error(ps, p, MALFORMED, "bad reference");
+}
+
+/* Decodes text or a value in place. The result is never longer than the original. If `ending` is
+ * <, decodes text and CDATA sections up to the next tag, and a line break becomes \n (XML 1.0
+ * section 2.11). Otherwise decodes a value up to the quote `ending`, and white space becomes a
+ * space (section 3.3.3). Returns the position of `ending`, which the NUL after the result may
+ * have replaced. */
+static char *decode(struct parser *ps, char *p, char ending)
+{
+	int special = ending == '<' ? IN_TEXT : IN_VALUE;
+	char *to = p, *start, c, blank = ending == '<' ? '\n' : ' ';
+
+	for (;;) {
+		start = p;
+		p = find(p, special);
+		if (to < start)
+			memmove(to, start, (size_t)(p - start));
+		to += p - start;
+		if (!*p || (*p == ending && (special == IN_VALUE || p[1] != '!'))) {
+			*to = '\0';
+			return p;
+		}
+		if (special == IN_TEXT && !strncmp(p, "<![CDATA[", 9)) {
+			special = IN_CDATA;
+			p += 9;
+		} else if (special == IN_CDATA && !strncmp(p, "]]>", 3)) {
+			special = IN_TEXT;
+			p += 3;
+		} else if (*p == '&') {
+			p = dereference(ps, p, &to);
+		} else if (*p == '<' || (special == IN_TEXT && !strncmp(p, "]]>", 3))) {
+			p = parse_error(ps, p, MALFORMED, "< or ]]> where it is not allowed");
+		} else {
+			c = *p;
+			p += c == '\r' && p[1] == '\n' ? 2 : 1;
+			*to++ = is(c, SPACE) ? blank : c;
+		}
 	}
 }
 
-/* A block in which n bytes fit: the stanza's first, or one more behind that. */
-static int add_block(struct xmlstream *xs, size_t n)
+/* Parses name='value', or a namespace declaration: xmlns='uri' or xmlns:prefix='uri'. `first` is
+ * the first attribute of the tag. Returns the end of the attribute. */
+static char *take_attr(struct parser *ps, char *p, struct xml_attr *first)
 {
-	struct block *first = xs->pool, *b;
-	size_t size = first ? 2 * xs->block_size : FIRST_BLOCK;
+	struct xml_attr *a = ps->attr, *other;
+	char *qname = p, *local, *name_end = past_qname(ps, p, &local);
+	char *equals = past_space(name_end), *quote = past_space(equals + 1);
 
-	while (size < n + sizeof *b)
-		size *= 2;
-	b = malloc(size);
-	if (!b)
-		return no_memory(xs);
-	*b = (struct block){.next = first ? first->next : xs->header, .users = 1};
-	if (first)
-		first->next = b;
-	else
-		xs->pool = b;
-	if (!first && xs->header)
-		xs->header->users++;
-	xs->block_size = size;
-	xs->top = (char *)(b + 1);
-	xs->roof = (char *)b + size;
-	return 0;
-}
-
-/* n bytes from the pool, aligned for any struct; NULL, and the error is set, when
- * memory ran out. n is at most about max_stanza. */
-static void *allot(struct xmlstream *xs, size_t n)
-{
-	char *p;
-
-	n += -n % sizeof(void *); /* rounds up */
-	if ((!xs->pool || n > (size_t)(xs->roof - xs->top)) && add_block(xs, n))
-		return NULL;
-	p = xs->top;
-	xs->top += n;
+	if (name_end == p || *equals != '=' || (*quote != '\'' && *quote != '"'))
+		return parse_error(ps, p, MALFORMED, "not an attribute");
+	p = decode(ps, quote + 1, *quote) + 1;
+	*name_end = '\0';
+	*a = (struct xml_attr){.name = local, .ns = qname, .value = quote + 1};
+	ps->attr++;
+	if (ps->attr - first > MAX_ATTRS) {
+		skip_unit(ps, qname, "policy-violation", "too many attributes");
+		return p;
+	}
+	for (other = first; other < a; other++)
+		if (*other->ns == *qname && !strcmp(other->ns, qname))
+			return parse_error(ps, qname, MALFORMED, "repeated attribute");
+	if (*qname == 'x' && !strncmp(qname, "xmlns", 5) && (!qname[5] || qname[5] == ':')) {
+		a->name = qname[5] ? local : "";
+		add_binding(ps, a, qname);
+	} else {
+		*ps->attr_slot = a;
+		ps->attr_slot = &a->next;
+	}
 	return p;
 }
 
-/* A string of the characters [p, end), with n bytes of room before it. */
-static void *keep(struct xmlstream *xs, size_t n, const char *p, const char *end)
+/* Ends the innermost open element. If it has children, its text may be in pieces: one before
+ * the first child, and one after each child. This function joins the pieces. */
+static void end_element(struct parser *ps)
 {
-	size_t length = (size_t)(end - p);
-	char *room = allot(xs, n + length + 1);
+	struct node *e = ps->open;
+	const struct xml_elem *c;
+	char *to;
 
-	if (!room)
-		return NULL;
-	memcpy(room + n, p, length);
-	room[n + length] = '\0';
-	return room;
-}
-
-/* ------------------------------------------------------------------- Names */
-
-/* Bound from the start (Namespaces in XML 1.0, sections 3 and 6.2): no prefix means
- * no namespace, until xmlns='...' says otherwise. */
-static const struct binding no_prefix = {.prefix = "", .uri = ""};
-static const struct binding predefined = {.prefix = "xml", .uri = XML_NS, .outer = &no_prefix};
-
-/* The namespace of a name: what its prefix is bound to here, or NULL. */
-static const char *lookup(const struct xmlstream *xs, const char *qname, const char *local)
-{
-	size_t n = local > qname ? (size_t)(local - qname) - 1 : 0;
-	const struct binding *b = xs->bindings;
-
-	while (b && (strncmp(b->prefix, qname, n) || b->prefix[n]))
-		b = b->outer;
-	return b ? b->uri : NULL;
-}
-
-/* In the qualified name [p, end) the part behind the colon; NULL when a colon
- * stands where none may. */
-static const char *local_part(const char *p, const char *end)
-{
-	const char *colon = memchr(p, ':', (size_t)(end - p)), *local = colon ? colon + 1 : p;
-
-	if (!colon)
-		return p;
-	return colon > p && skip_name(local, end) > local && !memchr(local, ':', (size_t)(end - local)) ? local : NULL;
-}
-
-/* Namespaces in XML 1.0, section 3, forbids xmlns:p='', to declare the prefix xmlns,
- * to bind xml to another URI than its own, and to bind another prefix, or none, to
- * the URI of xml or xmlns. `p` is the > of the tag. */
-static int check_binding(struct xmlstream *xs, const struct binding *b, const char *p)
-{
-	const struct binding *other;
-
-	if ((*b->prefix && !*b->uri) || !strcmp(b->prefix, "xmlns") || !strcmp(b->uri, XMLNS_NS)
-	    || !strcmp(b->prefix, "xml") != !strcmp(b->uri, XML_NS))
-		return fail(xs, p, "bad-namespace-prefix", "illegal xmlns declaration in the tag ending");
-	for (other = b->outer; other->owner == b->owner; other = other->outer)
-		if (!strcmp(other->prefix, b->prefix))
-			return malformed(xs, p, "repeated xmlns declaration in the tag ending");
-	return 0;
-}
-
-static int compare_attrs(const void *a, const void *b)
-{
-	const struct xml_attr *x = *(const struct xml_attr *const *)a;
-	const struct xml_attr *y = *(const struct xml_attr *const *)b;
-	int names = strcmp(x->name, y->name);
-
-	return names ? names : strcmp(x->ns, y->ns);
-}
-
-/* Sorting keeps a tag with many attributes from costing their number squared;
- * for a few, comparing each with each is quicker. */
-static int has_duplicates(const struct xml_attr *attrs)
-{
-	const struct xml_attr *seen[MAX_ATTRS];
-	size_t n = 0, i, j, few = 8;
-
-	for (; attrs; attrs = attrs->next)
-		seen[n++] = attrs;
-	if (n > few)
-		qsort(seen, n, sizeof *seen, compare_attrs);
-	for (i = 1; i < n; i++)
-		for (j = n > few ? i - 1 : 0; j < i; j++)
-			if (!compare_attrs(&seen[j], &seen[i]))
-				return 1;
-	return 0;
-}
-
-/* Where the qualified name of an element is: see begin_element(). */
-static const char *qname_of(const struct xml_elem *e)
-{
-	return (const char *)(e + 1);
-}
-
-/* A tag's xmlns declarations may stand behind the names that use them, so names
- * are resolved when the whole tag has been read. Until here the `ns` of each
- * attribute holds its qualified name. `p` is the > of the tag. */
-static int resolve_names(struct xmlstream *xs, const char *p)
-{
-	struct xml_elem *e = xs->elem;
-	const struct binding *b;
-	struct xml_attr *a;
-	int undeclared;
-
-	for (b = xs->bindings; b->owner == e; b = b->outer)
-		if (check_binding(xs, b, p))
-			return -1;
-	e->ns = lookup(xs, qname_of(e), e->name);
-	undeclared = !e->ns;
-	for (a = e->attrs; a; a = a->next) {
-		a->ns = a->ns == a->name ? "" : lookup(xs, a->ns, a->name);
-		undeclared |= !a->ns;
+	if (e->elem.children) { /* NOLINT(clang-analyzer-core.NullDereference): tags match */
+		to = stpcpy(ps->joined, e->elem.text);
+		for (c = e->elem.children; c; c = c->next)
+			to = stpcpy(to, ((const struct node *)(const void *)c)->tail);
+		e->elem.text = ps->joined;
+		ps->joined = to + 1;
 	}
-	if (undeclared)
-		return fail(xs, p, "bad-namespace-prefix", "undeclared prefix in the tag ending");
-	return has_duplicates(e->attrs) ? malformed(xs, p, "repeated attribute in the tag ending") : 0;
+	ps->open = (struct node *)(void *)e->elem.parent;
+	ps->elem_slot = &e->elem.next;
+	ps->text_slot = &e->tail;
 }
 
-/* -------------------------------------------------------------------- Tree */
-
-/* The text of an element that has children comes in pieces, but elements end
- * in the opposite order of their beginning: so all text under construction
- * lies in one buffer, a stack. An element that begins pushes its parent's
- * text_start, as raw bytes, and then its own text; end_element() pops both.
- * When <a>one<b>two has come:
- *
- *     ..., "one", text_start of a, "two"
- *                                  ^ text_start */
-
-/* An element begins whose name is [p, end). Its qualified name, which the end
- * tag must repeat, stands right behind it. */
-static int begin_element(struct xmlstream *xs, const char *p, const char *end)
+/* Parses <name attribute='value'> or <name/>. p is after the <. Returns the end of the tag. */
+static char *take_start_tag(struct parser *ps, char *p)
 {
-	const char *local = local_part(p, end);
-	struct xml_elem *e;
+	struct node *e = ps->node++, *parent = ps->open;
+	struct xml_attr *first = ps->attr;
+	char *local, *name_end = past_qname(ps, p, &local), *q;
 
-	if (p == end)
-		return malformed(xs, p, "no name after <");
-	if (xs->depth > MAX_DEPTH)
-		return fail(xs, p, "policy-violation", "too many levels of elements");
-	if (!local)
-		return malformed(xs, p, "misplaced colon");
-	e = keep(xs, sizeof *e, p, end);
-	if (!e)
-		return -1;
-	*e = (struct xml_elem){.name = qname_of(e) + (local - p), .ns = "", .text = "", .parent = xs->elem};
-	xs->elem = *xs->elem_slot = e;
-	xs->elem_slot = &e->children;
-	xs->attr_slot = &e->attrs;
-	xs->depth++;
-	if (buffer_append(&xs->text, &xs->text_start, sizeof xs->text_start))
-		return no_memory(xs);
-	xs->text_start = xs->text.end;
-	return 0;
-}
-
-/* The innermost element is complete, and the next one is no child of it. A stanza
- * was a child of the stream header, and becomes the root of a tree of its own. */
-static int end_element(struct xmlstream *xs)
-{
-	struct xml_elem *e = xs->elem;
-	const char *text = xs->text.bytes + xs->text_start, *text_end = xs->text.bytes + xs->text.end;
-
-	if (text < text_end && !(e->text = keep(xs, 0, text, text_end)))
-		return -1;
-	xs->text.end = xs->text_start - sizeof xs->text_start;
-	memcpy(&xs->text_start, xs->text.bytes + xs->text.end, sizeof xs->text_start);
-	while (xs->bindings->owner == e)
-		xs->bindings = xs->bindings->outer;
-	xs->elem = e->parent;
-	xs->elem_slot = &e->next;
-	if (--xs->depth > 1)
-		return 0;
-	e->parent = NULL;
-	xs->event = XML_STANZA;
-	return 0;
-}
-
-/* What a reference means, 1 to 4 bytes, goes to `to`: how many. p is behind its &,
- * end at its ;. */
-static int dereference(struct xmlstream *xs, const char *p, const char *end, char *to)
-{
-	static const char *const entities[] = {"<lt;", ">gt;", "&amp;", "\"quot;", "'apos;"};
-	size_t i, n = (size_t)(end - p);
-	int hex = n > 1 && p[1] == 'x', len;
-
-	if (n > 0 && *p == '#') {
-		for (i = 1u + (unsigned)hex; i < n && is(p[i], hex ? HEX : DIGIT); i++)
-			;
-		len = i < n ? 0 : encode(strtoul(p + 1 + hex, NULL, hex ? 16 : 10), to);
-		return len ? len : malformed(xs, p, "reference to no legal character");
-	}
-	if (skip_name(p, end) < end || n == 0)
-		return malformed(xs, p, "bad reference");
-	for (i = 0; i < 5; i++)
-		if (!strncmp(entities[i] + 1, p, n + 1)) {
-			*to = *entities[i];
-			return 1;
-		}
-	return fail(xs, p, "restricted-xml", "unknown entity");
-}
-
-/* The attribute value [p, end) as the application sees it: references replaced,
- * line breaks and tabs as spaces (XML 1.0 sections 2.11 and 3.3.3). */
-static char *unescape(struct xmlstream *xs, const char *p, const char *end)
-{
-	char *value = allot(xs, (size_t)(end - p) + 1), *to = value;
-	const char *ref;
-	int n;
-
-	if (!value)
-		return NULL;
-	while (p < end) {
-		if (*p != '&') {
-			*to++ = is(*p, SPACE) ? ' ' : *p;
-			p += *p == '\r' && p[1] == '\n' ? 2 : 1;
-			continue;
-		}
-		ref = p + 1;
-		p = memchr(ref, ';', (size_t)(end - ref));
-		n = p ? dereference(xs, ref, p, to) : malformed(xs, ref, "bad reference");
-		if (n < 0)
-			return NULL;
-		to += n;
-		p++;
-	}
-	*to = '\0';
-	return value;
-}
-
-/* At p, its prefix is [prefix, end). Every name is looked up among all bindings in
- * scope, so many of them would make a hostile stanza slow. */
-static int add_binding(struct xmlstream *xs, const char *p, const char *prefix, const char *end, const char *uri)
-{
-	struct binding *b = keep(xs, sizeof *b, prefix, end);
-
-	if (!b)
-		return -1;
-	*b = (struct binding){(const char *)(b + 1), uri, xs->elem, xs->bindings, xs->bindings->count + 1};
-	if (b->count > MAX_BINDINGS)
-		return fail(xs, p, "policy-violation", "too many xmlns declarations");
-	xs->bindings = b;
-	return 0;
-}
-
-/* An attribute, or xmlns='uri' or xmlns:prefix='uri', which is a binding. Its
- * name is [p, end). Its `ns` holds the qualified name until resolve_names(). */
-static int add_attr(struct xmlstream *xs, const char *p, const char *end, const char *value)
-{
-	size_t n = (size_t)(end - p);
-	const char *qname, *local = local_part(p, end);
-	struct xml_attr *a;
-
-	if (!local)
-		return malformed(xs, p, "misplaced colon");
-	if (n >= 5 && !memcmp(p, "xmlns", 5) && (n == 5 || p[5] == ':'))
-		return add_binding(xs, p, n == 5 ? end : local, end, value);
-	a = keep(xs, sizeof *a, p, end);
-	if (!a)
-		return -1;
-	qname = (const char *)(a + 1);
-	*a = (struct xml_attr){.name = qname + (local - p), .ns = qname, .value = value};
-	*xs->attr_slot = a;
-	xs->attr_slot = &a->next;
-	return 0;
-}
-
-/* ------------------------------------------------------------------ Tokens */
-
-/* The length of the tag that begins at p; 0 when its end is not there yet. A >
- * inside quotes is not it. What was looked at once is not looked at again. */
-static long measure_tag(struct xmlstream *xs, const char *p, const char *end)
-{
-	const char *q = p + (xs->scanned ? xs->scanned : 1);
-
-	if (!xs->scanned)
-		xs->plain = 1;
-	for (; (q = find(q, end, TAG)) < end; q++) {
-		if (*q == '<')
-			return malformed(xs, q, "< inside a tag");
-		if (*q == '>' && !xs->quote)
-			return q + 1 - p;
-		if (*q == '&' || is(*q, SPACE))
-			xs->plain = 0;
-		else if (*q != '>')
-			xs->quote = !xs->quote ? *q : *q == xs->quote ? 0 : xs->quote;
-	}
-	xs->scanned = (size_t)(end - p);
-	return 0;
-}
-
-/* The attributes of a start tag, from behind its name to its end. Each needs
- * white space before it. Quotes are closed: measure_tag() has seen to it. */
-static int take_attrs(struct xmlstream *xs, const char *p, const char *end)
-{
-	const char *name, *name_end, *equals, *quote, *value;
-	size_t n;
-
-	for (n = 0; (name = skip_space(p, end)) < end; n++) {
-		name_end = skip_name(name, end);
-		equals = skip_space(name_end, end);
-		quote = skip_space(equals + (equals < end), end);
-		if (name == p || name == name_end || equals == end || *equals != '=')
-			return malformed(xs, name, "not an attribute");
-		if (quote == end || (*quote != '\'' && *quote != '"'))
-			return malformed(xs, quote, "attribute value without quotes");
-		if (n == MAX_ATTRS)
-			return fail(xs, name, "policy-violation", "too many attributes");
-		p = memchr(quote + 1, *quote, (size_t)(end - quote - 1));
-		value = xs->plain ? keep(xs, 0, quote + 1, p) : unescape(xs, quote + 1, p);
-		p++;
-		if (!value || add_attr(xs, name, name_end, value))
-			return -1;
-	}
-	return 0;
-}
-
-/* <name attribute='value'> or <name/>: [p, end) is all between the < and >. */
-static int take_start_tag(struct xmlstream *xs, const char *p, const char *end)
-{
-	int empty = end > p && end[-1] == '/';
-	const char *name_end = skip_name(p, end);
-
-	if (begin_element(xs, p, name_end) || take_attrs(xs, name_end, end - empty) || resolve_names(xs, end))
-		return -1;
-	if (xs->depth > 1)
-		return empty ? end_element(xs) : 0;
-	xs->header = xs->pool;
-	xs->header->users++; /* the caller and the parser */
-	xs->text_start = xs->text.end = 0; /* the root has no text */
-	xs->depth = !empty;
-	xs->event = XML_OPEN;
-	return 0;
-}
-
-/* </name>: [p, end) is what stands between / and >. */
-static int take_end_tag(struct xmlstream *xs, const char *p, const char *end)
-{
-	const char *qname = xs->depth ? qname_of(xs->elem) : "";
-	size_t n = strlen(qname);
-
-	if (n == 0 || (size_t)(end - p) < n || memcmp(p, qname, n) || skip_space(p + n, end) < end)
-		return malformed(xs, p, "end tag of another element");
-	if (xs->depth > 1)
-		return end_element(xs);
-	xs->depth = 0;
-	xs->event = XML_CLOSE;
-	return 0;
-}
-
-/* The value of the next attribute, if it has that name, and on to the next. The
- * name is the qualified one, in `ns`: this is before resolve_names(). */
-static const char *next_value(struct xml_attr **a, const char *name)
-{
-	const char *value = *a && !strcmp((*a)->ns, name) ? (*a)->value : NULL;
-
-	*a = value ? (*a)->next : *a;
-	return value;
-}
-
-/* S: <?xml version='1.0' encoding='UTF-8' standalone='yes'?>
- * Read like a tag, but it may have just these attributes, in this order (XML
- * 1.0 section 2.8; RFC 6120 sections 11.5 and 11.6). p is at the x, end at the
- * second ?. */
-static int take_declaration(struct xmlstream *xs, const char *p, const char *end)
-{
-	const char *version, *encoding, *standalone;
-	struct xml_attr *a;
-
-	xs->attr_slot = &xs->declared;
-	if (*end != '?' || memchr(p, '&', (size_t)(end - p)) || take_attrs(xs, p + 3, end))
-		return xs->event == XML_ERROR ? -1 : malformed(xs, end, "bad XML declaration");
-	a = xs->declared;
-	version = next_value(&a, "version");
-	encoding = next_value(&a, "encoding");
-	standalone = next_value(&a, "standalone");
-	if (a || xs->bindings->count > 0 || !version || strncmp(version, "1.", 2) || !version[2]
-	    || version[2 + strspn(version + 2, "0123456789")]
-	    || (standalone && strcmp(standalone, "yes") && strcmp(standalone, "no")))
-		return malformed(xs, p, "bad XML declaration");
-	if (encoding && strcasecmp(encoding, "UTF-8"))
-		return fail(xs, p, "unsupported-encoding", "encoding other than UTF-8 declared");
-	release_pool(xs->pool);
-	xs->pool = NULL;
-	return 0;
-}
-
-/* <! or <? at p. Of these only <![CDATA[ is allowed, where text is, and <?xml
- * at the very start; the rest is refused as soon as its first characters tell what
- * it is. */
-static long take_markup(struct xmlstream *xs, const char *p, const char *end)
-{
-	size_t n = (size_t)(end - p);
-	long length;
-
-	if (!memcmp(p, "<![CDATA[", n < 9 ? n : 9)) {
-		if (n < 9)
-			return 0;
-		if (xs->depth < 2)
-			return fail(xs, p, xs->depth ? "bad-format" : "not-well-formed", "text outside of a stanza");
-		xs->in_cdata = 1;
-		return 9;
-	}
-	if (p[1] == '!' && (p[2] == '-' || p[2] == 'D'))
-		return fail(xs, p, "restricted-xml", p[2] == '-' ? "comment" : "document type declaration");
-	if (p[1] == '!')
-		return malformed(xs, p, "unknown markup");
-	if (xs->offset > 0 || memcmp(p, "<?xml", n < 5 ? n : 5) || (n > 5 && !is(p[5], SPACE)))
-		return fail(xs, p, "restricted-xml", "processing instruction");
-	length = measure_tag(xs, p, end);
-	return length > 0 && take_declaration(xs, p + 2, p + length - 2) ? -1 : length;
-}
-
-/* n bytes of text, which take up `used` bytes of the input. */
-static long add_text(struct xmlstream *xs, const char *text, size_t n, long used)
-{
-	if (!xs->skipping && buffer_append(&xs->text, text, n))
-		return no_memory(xs);
-	return used;
-}
-
-/* A reference in text: its & is at p. */
-static long take_reference(struct xmlstream *xs, const char *p, const char *end)
-{
-	const char *q = p + (xs->scanned ? xs->scanned : 1);
-	char c[4];
-	int n;
-
-	while (q < end && (is(*q, NAME) || *q == '#' || (unsigned char)*q >= 0x80))
-		q++;
-	if (q == end) {
-		xs->scanned = (size_t)(q - p);
-		return 0;
-	}
-	if (*q != ';')
-		return malformed(xs, q, "bad reference");
-	n = dereference(xs, p + 1, q, c);
-	return n < 0 ? -1 : add_text(xs, c, (size_t)n, q + 1 - p);
-}
-
-/* Text: a run of characters that mean nothing else, or one that might; of CR and
- * ] the next characters decide. CR LF and CR are read as LF (XML 1.0 section
- * 2.11). */
-static long take_text(struct xmlstream *xs, const char *p, const char *end)
-{
-	const char *q = find(p, end, TEXT);
-
+	if (name_end == p)
+		return parse_error(ps, p, MALFORMED, "no name after <");
+	*e = (struct node){.elem = {.name = local, .text = ""}, .qname = p, .tail = ""};
+	e->elem.parent = parent ? &parent->elem : NULL;
+	if (parent)
+		e->bindings = parent->bindings;
+	else if (ps->xs->event == XML_STANZA)
+		e->bindings = ps->xs->header->bindings;
+	*ps->elem_slot = &e->elem;
+	ps->elem_slot = &e->elem.children;
+	ps->attr_slot = &e->elem.attrs;
+	ps->text_slot = &e->elem.text;
+	ps->open = e;
+	for (q = name_end, p = past_space(q); p > q && *p != '>' && *p != '/'; p = past_space(q))
+		q = take_attr(ps, p, first);
+	if (*p != '>' && strncmp(p, "/>", 2))
+		return parse_error(ps, p, MALFORMED, "not allowed in a tag");
+	resolve_names(ps, &e->elem);
+	q = strchr(p, '>');
 	if (q > p)
-		return add_text(xs, p, (size_t)(q - p), q - p);
-	if (*p == '&' && !xs->in_cdata)
-		return take_reference(xs, p, end);
-	if ((*p == '\r' && end - p < 2) || (*p == ']' && end - p < 3))
-		return 0;
-	if (*p == '\r')
-		return add_text(xs, "\n", 1, p[1] == '\n' ? 2 : 1);
-	if (*p != ']' || memcmp(p, "]]>", 3))
-		return add_text(xs, p, 1, 1);
-	if (!xs->in_cdata)
-		return malformed(xs, p, "]]> in text");
-	xs->in_cdata = 0;
-	return 3;
+		end_element(ps);
+	*name_end = '\0'; /* only now, since this may be the / or > */
+	return q + 1;
 }
 
-/* A tag of a stanza that is skipped: by how many levels the next token lies deeper.
- * Names and attributes are not looked at any more. */
-static int skip_tag(struct xmlstream *xs, int levels)
+/* Parses the unit. Returns its root element. On an error or if the unit is to be skipped, changes
+ * xs->event and returns NULL. One block of memory holds the tree, and the root is at its start:
+ *
+ *     elements | attributes | copy of the unit | NULs | joined texts
+ *
+ * The scanner has counted the structs, and joined texts are never longer than the unit. */
+static struct xml_elem *parse_unit(struct xmlstream *xs)
 {
-	xs->depth += (size_t)levels;
-	if (xs->depth > 1)
-		return 0;
-	xs->skipping = 0;
-	xs->event = XML_SKIPPED;
-	return 0;
-}
+	size_t n = xs->scanned;
+	size_t structs = xs->elems * sizeof(struct node) + xs->attrs * sizeof(struct xml_attr);
+	char *block = malloc(structs + n + PADDING + n), *p;
+	struct xml_elem *root = NULL;
+	struct parser ps = {.xs = xs, .elem_slot = &root};
 
-/* The tag that is n bytes long. */
-static int take_tag(struct xmlstream *xs, const char *p, long n)
-{
-	if (xs->skipping)
-		return skip_tag(xs, p[1] == '/' ? -1 : p[n - 2] == '/' ? 0 : 1);
-	return p[1] == '/' ? take_end_tag(xs, p + 2, p + n - 1) : take_start_tag(xs, p + 1, p + n - 1);
-}
-
-/* One token of the characters [p, end): how many of them it takes; 0 when it is
- * not complete. Outside of stanzas there are only tags, and white space, which
- * keeps connections alive (RFC 6120 section 4.6.1). */
-static long take_token(struct xmlstream *xs, const char *p, const char *end)
-{
-	long n;
-
-	if (xs->depth > 1 && (*p != '<' || xs->in_cdata))
-		return take_text(xs, p, end);
-	if (is(*p, SPACE))
-		return skip_space(p, end) - p;
-	if (xs->depth == 0 && xs->header)
-		return malformed(xs, p, "more after the end of the stream");
-	if (*p != '<')
-		return fail(xs, p, xs->depth ? "bad-format" : "not-well-formed", "text outside of a stanza");
-	if (end - p > 1 && (p[1] == '!' || p[1] == '?'))
-		return take_markup(xs, p, end);
-	n = measure_tag(xs, p, end);
-	return n > 0 && take_tag(xs, p, n) ? -1 : n;
+	if (!block) {
+		fail(xs, unit(xs), "resource-constraint", "out of memory");
+		return NULL;
+	}
+	ps.node = (struct node *)(void *)block;
+	ps.attr = (struct xml_attr *)(void *)(ps.node + xs->elems);
+	ps.copy = p = memcpy(block + structs, unit(xs), n);
+	ps.end = memset(p + n, 0, PADDING);
+	ps.joined = ps.end + PADDING;
+	if (p[1] == '?')
+		p = past_space(strstr(p, "?>") + 2);
+	while (p < ps.end) { /* *p is a <, or the NUL that decode() has put in its place */
+		if (p[1] == '/') {
+			end_element(&ps);
+			p = strchr(p + 1, '>') + 1;
+		} else {
+			p = take_start_tag(&ps, p + 1);
+		}
+		if (p < ps.end && (*p != '<' || p[1] == '!')) {
+			*ps.text_slot = p;
+			p = decode(&ps, p, '<');
+		}
+	}
+	if (xs->event == XML_OPEN || xs->event == XML_STANZA)
+		return root;
+	free(block);
+	return NULL;
 }
 
 /* ------------------------------------------------------------------ Events */
 
-/* The stanza under way exceeds a limit. Somebody far away may have made it, whom
- * the server let pass, so the stream goes on without it: what there is of it is
- * dropped. The token that was too much, at that depth, is taken once more. */
-static void skip_stanza(struct xmlstream *xs, size_t depth)
+int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n)
 {
-	while (xs->elem->parent)
-		xs->elem = xs->elem->parent;
-	while (xs->bindings->owner && xs->bindings->owner != xs->elem)
-		xs->bindings = xs->bindings->outer;
-	release_pool(xs->pool);
-	xs->pool = NULL;
-	buffer_free(&xs->text);
-	xs->elem_slot = &xs->tree;
-	xs->depth = depth;
-	xs->text_start = xs->scanned = 0;
-	xs->quote = 0;
-	xs->skipping = 1;
-	xs->event = XML_MORE;
-	xs->condition = NULL;
-}
-
-/* Takes tokens until something has happened or the next one is not complete.
- * A stanza is counted from its <, the stream header from byte 0, and no token
- * sees what is beyond the limit. In a stanza that is skipped the limit is for each
- * token. */
-static void take_tokens(struct xmlstream *xs)
-{
-	const char *p;
-	size_t left, depth;
-	long n;
-
-	while (xs->event == XML_MORE && xs->whole > 0) {
-		p = xs->in.bytes + xs->in.start;
-		if (xs->header && (xs->depth < 2 || xs->skipping))
-			xs->limit = xs->offset + xs->max_stanza;
-		left = xs->limit - xs->offset < xs->whole ? (size_t)(xs->limit - xs->offset) : xs->whole;
-		depth = xs->depth;
-		n = left ? take_token(xs, p, p + left) : 0;
-		if (n == 0 && left < xs->whole)
-			n = fail(xs, p + left, "policy-violation", "stanza too long");
-		if (n < 0 && xs->header && !xs->skipping && !strcmp(xs->condition, "policy-violation")) {
-			skip_stanza(xs, depth);
-			continue;
-		}
-		if (n <= 0)
-			return;
-		xs->scanned = 0;
-		xs->offset += (uint64_t)n;
-		xs->whole -= (size_t)n;
-		buffer_consume(&xs->in, (size_t)n);
-	}
-}
-
-/* Lets go of all memory but the parser's own. */
-static void abandon(struct xmlstream *xs)
-{
-	release_pool(xs->pool);
-	release_pool(xs->header);
-	xs->pool = xs->header = NULL;
-	buffer_free(&xs->in);
-	buffer_free(&xs->text);
+	if (xs->event == XML_ERROR || n == 0)
+		return 0;
+	if (buffer_append(&xs->in, bytes, n))
+		return -1;
+	xs->valid += longest_valid(unit(xs) + xs->valid, xs->in.end - xs->in.start - xs->valid);
+	return 0;
 }
 
 enum xml_event xmlstream_next(struct xmlstream *xs, struct xml_elem **out)
 {
-	const char *bad;
+	int closed = xs->event == XML_OPEN && xs->depth == 0; /* <stream/> gives two events */
+	size_t left;
 
 	*out = NULL;
 	if (xs->event == XML_ERROR)
 		return XML_ERROR;
-	if (xs->event == XML_OPEN && xs->depth == 0) /* <stream/> */
-		return xs->event = XML_CLOSE;
-	xs->event = XML_MORE;
-	take_tokens(xs);
-	if (xs->event == XML_OPEN || xs->event == XML_STANZA) {
-		*out = xs->tree;
-		xs->pool = NULL;
-		xs->elem_slot = &xs->tree;
-		buffer_consume(&xs->text, 0); /* empty by now: frees it if it had grown large */
+	if (xs->event != XML_MORE) { /* the caller is done with the last unit */
+		consume(xs, xs->scanned);
+		xs->scanned = xs->elems = xs->attrs = 0;
+		xs->skipping = 0;
 	}
-	if (xs->event == XML_MORE && xs->in.end - xs->in.start > xs->whole) {
-		bad = xs->in.bytes + xs->in.start + xs->whole;
-		if (xml_char(bad, (size_t)(xs->in.bytes + xs->in.end - bad)) < 0)
-			malformed(xs, bad, "illegal character, or not UTF-8,");
-	}
-	if (xs->event == XML_ERROR)
-		abandon(xs);
+	xs->event = closed ? XML_CLOSE : XML_MORE;
+	find_unit(xs);
+	left = xs->in.end - xs->in.start - xs->valid;
+	if (xs->event == XML_MORE && left > 0 && xml_char(unit(xs) + xs->valid, left) < 0)
+		fail(xs, unit(xs) + xs->valid, MALFORMED, "illegal character, or not UTF-8,");
+	if (xs->event == XML_OPEN) /* parsed twice: once for us and once for the caller */
+		xs->header = (struct node *)(void *)parse_unit(xs);
+	if (xs->event == XML_OPEN || xs->event == XML_STANZA)
+		*out = parse_unit(xs);
 	return xs->event;
+}
+
+const char *xmlstream_raw(const struct xmlstream *xs, size_t *n)
+{
+	*n = xs->event == XML_MORE || xs->skipping ? 0 : xs->scanned;
+	return *n > 0 ? unit(xs) : "";
 }
 
 const char *xmlstream_error(const struct xmlstream *xs)
@@ -962,14 +882,9 @@ const char *xmlstream_condition(const struct xmlstream *xs)
 	return xs->condition;
 }
 
-uint64_t xmlstream_offset(const struct xmlstream *xs)
-{
-	return xs->offset;
-}
-
 struct xmlstream *xmlstream_new(size_t max_stanza)
 {
-	struct xmlstream *xs = calloc(1, sizeof *xs);
+	struct xmlstream *xs = max_stanza <= LARGEST ? calloc(1, sizeof *xs) : NULL;
 
 	if (!xs)
 		return NULL;
@@ -980,15 +895,15 @@ struct xmlstream *xmlstream_new(size_t max_stanza)
 
 void xmlstream_reset(struct xmlstream *xs)
 {
-	abandon(xs);
-	*xs = (struct xmlstream){.max_stanza = xs->max_stanza, .limit = xs->max_stanza, .bindings = &predefined};
-	xs->elem_slot = &xs->tree;
+	free(xs->header);
+	buffer_free(&xs->in);
+	*xs = (struct xmlstream){.max_stanza = xs->max_stanza};
 }
 
 void xmlstream_free(struct xmlstream *xs)
 {
 	if (xs)
-		abandon(xs);
+		xmlstream_reset(xs);
 	free(xs);
 }
 
@@ -996,8 +911,7 @@ void xmlstream_free(struct xmlstream *xs)
 
 void xml_free(struct xml_elem *root)
 {
-	if (root)
-		release_pool((struct block *)(void *)root - 1);
+	free(root);
 }
 
 const char *xml_get(const struct xml_elem *e, const char *name)
@@ -1012,9 +926,7 @@ const char *xml_get(const struct xml_elem *e, const char *name)
 
 int xml_has(const struct xml_elem *e, const char *name, const char *value)
 {
-	const char *its = xml_get(e, name);
-
-	return its && !strcmp(its, value);
+	return xml_get(e, name) && !strcmp(xml_get(e, name), value);
 }
 
 struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const char *ns)
@@ -1027,80 +939,121 @@ struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const cha
 	return c;
 }
 
-static void print_escaped(const char *s, const char *special, FILE *out)
+/* ----------------------------------------------------------------- XML out */
+
+/* Appends a string. Replaces each character in `special` with its reference, and each byte that
+ * is not part of a legal character with U+FFFD. */
+static void append_escaped(struct buffer *b, const char *s, const char *special)
 {
-	for (; *s; s++)
-		if (strchr(special, *s))
-			fprintf(out, "&#%d;", *s);
-		else
-			putc(*s, out);
+	size_t n, plain = strcspn(s, special); /* bytes up to the next special character */
+	int i;
+
+	for (;;) {
+		n = longest_valid(s, plain);
+		buffer_append(b, s, n);
+		s += n;
+		if (!*s)
+			return;
+		for (i = 0; i < REFERENCES && references[i][0] != *s; i++)
+			;
+		buffer_append(b, references[i] + 1, strlen(references[i] + 1));
+		s++;
+		plain = n < plain ? plain - n - 1 : strcspn(s, special);
+	}
 }
 
-/* ='value', escaped so that no parser changes it. */
-static void print_value(const char *value, FILE *out)
+int buffer_vformat(struct buffer *b, const char *format, va_list ap)
 {
-	fputs("='", out);
-	print_escaped(value, "<>&'\r\n\t", out);
-	putc('\'', out);
+	const char *s, *next, *special;
+	char number[24];
+
+	for (;; format++) {
+		buffer_append(b, format, strcspn(format, "%"));
+		format += strcspn(format, "%");
+		if (!*format)
+			return b->failed ? -1 : 0;
+		switch (*++format) {
+		case 's': /* in a value, if the next <, ' or " in the format is a quote */
+			s = va_arg(ap, const char *);
+			next = strpbrk(format, "<'\"");
+			special = next && *next != '<' ? "'\"" ESCAPED : ESCAPED;
+			append_escaped(b, s ? s : "", special);
+			break;
+		case 'r':
+			s = va_arg(ap, const char *);
+			buffer_append(b, s ? s : "", s ? strlen(s) : 0);
+			break;
+		case 'd':
+			snprintf(number, sizeof number, "%d", va_arg(ap, int));
+			buffer_append(b, number, strlen(number));
+			break;
+		default: /* %%, or a lone % */
+			buffer_append(b, "%", 1);
+			if (*format != '%')
+				format--;
+		}
+	}
 }
 
-/* Nothing but xml: may stand for its namespace, also in the name of an element. */
+int buffer_format(struct buffer *b, const char *format, ...)
+{
+	va_list ap;
+	int failed;
+
+	va_start(ap, format);
+	failed = buffer_vformat(b, format, ap);
+	va_end(ap);
+	return failed;
+}
+
+/* Returns "xml:" for the namespace of xml, which has no other prefix, and "" for all others. */
 static const char *prefix_of(const char *ns)
 {
 	return strcmp(ns, XML_NS) ? "" : "xml:";
 }
 
-/* The start tag without its >, inside an element in that namespace. The default
- * namespace is declared where it changes; an attribute in a namespace gets a prefix
- * made up on the spot. */
-static void print_start(const struct xml_elem *e, const char *outer_ns, FILE *out)
+/* Prints the start tag and the text. The default namespace is declared if it differs from the
+ * parent's. Each attribute in a namespace other than that of xml gets a new prefix. */
+static void print_start(const struct xml_elem *e, const char *outer_ns, struct buffer *b)
 {
 	const struct xml_attr *a;
 	int n = 0;
 
-	fprintf(out, "<%s%s", prefix_of(e->ns), e->name);
-	if (!*prefix_of(e->ns) && strcmp(e->ns, outer_ns)) {
-		fputs(" xmlns", out);
-		print_value(e->ns, out);
-	}
+	buffer_format(b, "<%r%r", prefix_of(e->ns), e->name);
+	if (!*prefix_of(e->ns) && strcmp(e->ns, outer_ns))
+		buffer_format(b, " xmlns='%s'", e->ns);
 	for (a = e->attrs; a; a = a->next) {
-		if (*a->ns && !*prefix_of(a->ns)) {
-			fprintf(out, " xmlns:n%d", ++n);
-			print_value(a->ns, out);
-			fprintf(out, " n%d:%s", n, a->name);
-		} else {
-			fprintf(out, " %s%s", prefix_of(a->ns), a->name);
-		}
-		print_value(a->value, out);
+		if (*a->ns && !*prefix_of(a->ns))
+			buffer_format(b, " xmlns:n%d='%s' n%d:", n, a->ns, n);
+		else
+			buffer_format(b, " %r", prefix_of(a->ns));
+		buffer_format(b, "%r='%s'", a->name, a->value);
+		n++;
 	}
+	buffer_append(b, ">", 1);
+	append_escaped(b, e->text, ESCAPED);
 }
 
-/* Walks the tree by its links: down to the first child, else on to the next, else
- * up. A tag's > is printed when it is known what follows, behind the line break:
- * there that is part of the tag and not of the text. (Between the / and > of an
- * empty element none may stand, so that has an end tag, too.) */
+/* Walks the tree without recursion. After a start tag the walk goes to the first child. If there
+ * is none, the end tag is printed, and the walk goes to the next element. If there is none, the
+ * parent ends as well. */
 void xml_print(const struct xml_elem *root, FILE *out)
 {
-	const struct xml_elem *e = root;
-	int depth = 0;
+	const struct xml_elem *e, *next;
+	struct buffer b = {0};
 
-	for (;;) {
-		print_start(e, e == root ? "" : e->parent->ns, out);
-		if (e->children)
-			fprintf(out, "\n%*s", 2 * ++depth, "");
-		putc('>', out);
-		print_escaped(e->text, "<>&\r", out);
-		if (e->children) {
-			e = e->children;
-			continue;
+	for (e = root; e; e = next) {
+		print_start(e, e == root ? "" : e->parent->ns, &b);
+		next = e->children;
+		while (!next) {
+			buffer_format(&b, "</%r%r>", prefix_of(e->ns), e->name);
+			if (e == root)
+				break;
+			next = e->next;
+			e = e->parent;
 		}
-		fprintf(out, "</%s%s", prefix_of(e->ns), e->name);
-		for (; e != root && !e->next; e = e->parent)
-			fprintf(out, "\n%*s></%s%s", 2 * --depth, "", prefix_of(e->parent->ns), e->parent->name);
-		if (e == root)
-			break;
-		fprintf(out, "\n%*s>", 2 * depth, "");
-		e = e->next;
 	}
-	fputs(">\n", out);
+	if (!buffer_append(&b, "\n", 1))
+		fwrite(b.bytes, 1, b.end, out);
+	buffer_free(&b);
 }

@@ -67,6 +67,7 @@ enum {
 	TUNNEL_POLL = 20,        /* ms; how often to look whether a tunnel has ended */
 	TUNNEL_TIMEOUT = 1000,   /* ms for it to end by itself; then it is killed */
 	REASON_SIZE = 512,       /* bytes of a reason, for on_close */
+	MAX_SHOWN = 300,         /* bytes that the trace shows of what led to an error */
 	FIRST_RETRY = 1000,      /* ms; the longest pause after a first loss; it doubles with each more */
 	LAST_RETRY = 60000,      /* ms; the longest pause ever */
 	HEALTHY = 60000,         /* ms logged in, and all is forgiven: the next loss is a first one */
@@ -117,8 +118,6 @@ struct tunnel {
 struct conn {
 	struct xmpp x;          /* what the bot sees; first, so that &c->x is c */
 	struct xmpp_options o;  /* complete, with strings of its own */
-	char traced;            /* 'C' or 'S' when a trace line is unfinished, else 0 */
-	char cut;               /* what was traced last may be the first half of a control character */
 	char private;           /* what we send stays on this machine, or is for the tunnel to protect */
 	char pinged;            /* since it was heard last */
 	enum state state;
@@ -133,7 +132,6 @@ struct conn {
 	int64_t deadline;       /* of the login, of the goodbye; 0 for none */
 	int64_t wake;           /* when to call on_wake; 0 for never */
 	struct xmlstream *xs;
-	uint64_t fed;           /* bytes given to it since the stream began */
 	struct buffer out;      /* bytes not yet written */
 	int (*begin_login)(struct conn *); /* with the mechanism that was chosen */
 	struct scram *scram;    /* during a login with it */
@@ -179,8 +177,8 @@ static int random_bytes(void *to, size_t n)
 
 /* ------------------------------------------------------------------ Output */
 
-/* Control characters of ASCII and of ISO 8859-1 (in UTF-8) would let a server
- * write what it likes to a terminal. How many bytes at p are one: 0, 1 or 2. */
+/* Control characters of ASCII and of ISO 8859-1 (in UTF-8) would let a server write what it
+ * likes to a terminal. Returns how many bytes of one are at p: 0, 1 or 2. */
 static size_t control(const char *p, size_t n)
 {
 	const unsigned char *u = (const unsigned char *)p;
@@ -190,84 +188,49 @@ static size_t control(const char *p, size_t n)
 	return n > 0 && (u[0] < ' ' || u[0] == 0x7F);
 }
 
-/* The wire in the notation of the RFCs. `whole`: a stanza ends here, and so does
- * the line; with a name each piece is a line, for others write to the same file. */
-static void trace(struct conn *c, char who, const char *p, size_t n, int whole)
+/* Prints a stanza on one line, in the notation of the RFCs: `who` is C or S. */
+static void trace(struct conn *c, char who, const char *p, size_t n)
 {
 	const char *end = p + n, *name = c->o.trace_name;
+	size_t length;
 
-	if (!c->o.trace || n == 0)
+	if (!c->o.trace)
 		return;
-	whole = whole || name;
-	if (c->traced && c->traced != who)
-		putc('\n', c->o.trace);
-	if (c->traced != who)
-		fprintf(c->o.trace, "%c%s%s%s: ", who, name ? "(" : "", name ? name : "", name ? ")" : "");
-	while (p < end) {
-		n = c->cut && (*p & 0xE0) == 0x80 ? 1 : control(p, (size_t)(end - p));
-		if (n > 0)
-			fprintf(c->o.trace, "\\x%02X", (unsigned char)p[n - 1]);
+	fprintf(c->o.trace, "%c%s%s%s: ", who, name ? "(" : "", name ? name : "", name ? ")" : "");
+	for (; p < end; p += length ? length : 1) {
+		length = control(p, (size_t)(end - p));
+		if (length > 0)
+			fprintf(c->o.trace, "\\x%02X", (unsigned char)p[length - 1]);
 		else
 			putc(*p, c->o.trace);
-		p += n ? n : 1;
-		c->cut = n == 0 && p[-1] == '\xC2';
 	}
-	if (whole)
-		putc('\n', c->o.trace);
-	c->traced = whole ? 0 : who;
+	putc('\n', c->o.trace);
 }
 
-/* How a character with a meaning of its own is written in XML. Line breaks and
- * tabs, because a reader turns them into spaces in an attribute value. */
-static const char *escape(char ch)
+/* Traces what the last event was about. The answer to a registration may repeat our password
+ * (XEP-0077 section 3.1.1), so it is not shown. What led to an error may be long. */
+static void trace_event(struct conn *c, enum xml_event event)
 {
-	switch (ch) {
-	case '<': return "&lt;";
-	case '>': return "&gt;";
-	case '&': return "&amp;";
-	case '\'': return "&apos;";
-	case '"': return "&quot;";
-	case '\t': return "&#9;";
-	case '\n': return "&#10;";
-	default: return "&#13;";
-	}
-}
+	static const char skipped[] = "(a stanza that exceeds a limit)", masked[] = "****";
+	size_t n;
+	const char *raw = xmlstream_raw(c->xs, &n);
 
-/* Appends n bytes of text, U+FFFD instead of each that is no part of a character
- * of XML. */
-static void append_characters(struct buffer *b, const char *s, size_t n)
-{
-	size_t whole = xml_characters(s, n);
-
-	while (whole < n) {
-		buffer_append(b, s, whole);
-		buffer_append(b, "\xEF\xBF\xBD", 3);
-		s += whole + 1;
-		n -= whole + 1;
-		whole = xml_characters(s, n);
-	}
-	buffer_append(b, s, n);
-}
-
-/* Appends text so that the stanza stays well-formed, whatever is in it. */
-static void append_escaped(struct buffer *b, const char *s)
-{
-	size_t n = strcspn(s, "<>&'\"\t\n\r");
-
-	while (s[n]) {
-		append_characters(b, s, n);
-		buffer_append(b, escape(s[n]), strlen(escape(s[n])));
-		s += n + 1;
-		n = strcspn(s, "<>&'\"\t\n\r");
-	}
-	append_characters(b, s, n);
+	if (event == XML_MORE)
+		return;
+	if (c->state == WAIT_ACCOUNT)
+		trace(c, 'S', masked, strlen(masked));
+	else if (event == XML_SKIPPED && n == 0)
+		trace(c, 'S', skipped, strlen(skipped));
+	else
+		trace(c, 'S', raw, event == XML_ERROR && n > MAX_SHOWN ? MAX_SHOWN : n);
 }
 
 static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/* Appends n bytes in base64; RFC 4648 section 4. */
-static void append_base64(struct buffer *b, const uint8_t *p, size_t n)
+/* Appends n bytes in base64; RFC 4648 section 4. 0, or -1 when memory ran out. */
+static int append_base64(struct buffer *b, const void *bytes, size_t n)
 {
+	const uint8_t *p = bytes;
 	char group[4];
 	uint32_t v;
 	size_t i;
@@ -280,57 +243,7 @@ static void append_base64(struct buffer *b, const uint8_t *p, size_t n)
 		group[3] = i + 2 < n ? base64_digits[v & 63] : '=';
 		buffer_append(b, group, 4);
 	}
-}
-
-/* See xmpp_send() for the format. Here it may have a %b, too: bytes and how many,
- * a void * and a size_t, which are written in base64. 0, or -1 when memory ran out. */
-static int append_v(struct buffer *b, const char *format, va_list ap)
-{
-	char number[24];
-	const void *bytes;
-	const char *s;
-	size_t n;
-
-	for (;; format++) {
-		n = strcspn(format, "%");
-		buffer_append(b, format, n);
-		format += n;
-		if (!*format)
-			return b->failed ? -1 : 0;
-		switch (*++format) {
-		case 's':
-			s = va_arg(ap, const char *);
-			append_escaped(b, s ? s : "");
-			break;
-		case 'r':
-			s = va_arg(ap, const char *);
-			buffer_append(b, s, s ? strlen(s) : 0);
-			break;
-		case 'd':
-			n = (size_t)snprintf(number, sizeof number, "%d", va_arg(ap, int));
-			buffer_append(b, number, n);
-			break;
-		case 'b':
-			bytes = va_arg(ap, const void *);
-			append_base64(b, bytes, va_arg(ap, size_t));
-			break;
-		default: /* %%, or what is no format and stands for itself */
-			buffer_append(b, "%", 1);
-			if (*format != '%')
-				format--;
-		}
-	}
-}
-
-static int append(struct buffer *b, const char *format, ...)
-{
-	va_list ap;
-	int failed;
-
-	va_start(ap, format);
-	failed = append_v(b, format, ap);
-	va_end(ap);
-	return failed;
+	return b->failed ? -1 : 0;
 }
 
 /* Queues all of it or nothing; 0, or -1 and errno. */
@@ -343,14 +256,14 @@ static int queue_v(struct conn *c, const char *format, va_list ap)
 		errno = ENOBUFS;
 		return -1;
 	}
-	failed = append_v(&c->out, format, ap);
+	failed = buffer_vformat(&c->out, format, ap);
 	if (failed || c->out.end - c->out.start - before > MAX_SENT) {
 		c->out.end = c->out.start + before;
 		c->out.failed = 0;
 		errno = failed ? ENOMEM : EMSGSIZE;
 		return -1;
 	}
-	trace(c, 'C', c->out.bytes + c->out.start + before, c->out.end - c->out.start - before, 1);
+	trace(c, 'C', c->out.bytes + c->out.start + before, c->out.end - c->out.start - before);
 	return 0;
 }
 
@@ -413,9 +326,6 @@ static void kill_tunnel(struct conn *c);
  * for what is asked later: its JID and when it was ready, which start() resets. */
 static void tear_down(struct conn *c)
 {
-	if (c->traced)
-		putc('\n', c->o.trace);
-	c->traced = 0;
 	c->state = CLOSED;
 	c->deadline = c->due = c->wake = 0;
 	if (c->fd >= 0)
@@ -581,7 +491,6 @@ static int say(struct conn *c, const char *format, ...)
 static int open_stream(struct conn *c, enum state next)
 {
 	xmlstream_reset(c->xs);
-	c->fed = 0;
 	c->due = 0;
 	c->state = next;
 	return say(c, "<?xml version='1.0'?><stream:stream to='%s' version='1.0' xmlns='" NS_CLIENT
@@ -1134,11 +1043,21 @@ static const char *read_challenge(struct scram *s, const char *password, const c
 	if (!failed)
 		pbkdf2_init(&s->hash, password, s->messages.bytes + end, s->messages.end - end, rounds);
 	s->messages.end = end; /* the salt was there for a moment only */
-	append(&s->messages, ",%r,", first);
+	buffer_format(&s->messages, ",%r,", first);
 	s->final = s->messages.end;
-	append(&s->messages, "c=biws,r="); /* biws: base64 of n,, */
+	buffer_format(&s->messages, "c=biws,r="); /* biws: base64 of n,, */
 	buffer_append(&s->messages, nonce, nonce_n);
 	return failed ? "its salt is not base64" : NULL;
+}
+
+/* Queues what the format makes of n bytes in base64, or else the connection is over. */
+static int say_base64(struct conn *c, const char *format, const void *bytes, size_t n)
+{
+	struct buffer base64 = {0};
+	int failed = append_base64(&base64, bytes, n) ? lose(c, "out of memory") : say(c, format, base64.bytes);
+
+	buffer_free(&base64);
+	return failed;
 }
 
 /* C: <auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>
@@ -1153,13 +1072,14 @@ static int begin_scram(struct conn *c)
 
 	if (!s || random_bytes(random, sizeof random))
 		return lose(c, "out of memory or randomness");
-	append(&s->messages, "n,,n=");
+	buffer_format(&s->messages, "n,,n=");
 	for (p = c->o.user; *p; p++)
-		append(&s->messages, *p == '=' ? "=3D" : *p == ',' ? "=2C" : "%r", (char[]){*p, '\0'});
-	if (append(&s->messages, ",r=%b", random, sizeof random))
+		buffer_format(&s->messages, *p == '=' ? "=3D" : *p == ',' ? "=2C" : "%r", (char[]){*p, '\0'});
+	buffer_format(&s->messages, ",r=");
+	if (append_base64(&s->messages, random, sizeof random))
 		return lose(c, "out of memory");
 	c->state = WAIT_CHALLENGE;
-	return say(c, "<auth xmlns='" NS_SASL "' mechanism='SCRAM-SHA-1'>%b</auth>", s->messages.bytes, s->messages.end);
+	return say_base64(c, "<auth xmlns='" NS_SASL "' mechanism='SCRAM-SHA-1'>%s</auth>", s->messages.bytes, s->messages.end);
 }
 
 /* S: <challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
@@ -1198,10 +1118,12 @@ static long answer_challenge(struct conn *c, long most)
 	scram_prove(s->hash.result, s->messages.bytes + 3, s->messages.end - 3, proof, s->signature); /* not for n,, */
 	c->state = WAIT_SUCCESS;
 	c->due = 0;
-	if (append(&s->messages, ",p=%b", proof, sizeof proof))
+	buffer_format(&s->messages, ",p=");
+	append_base64(&s->messages, proof, sizeof proof);
+	if (s->messages.failed)
 		lose(c, "out of memory");
 	else
-		say(c, "<response xmlns='" NS_SASL "'>%b</response>", s->messages.bytes + s->final, s->messages.end - s->final);
+		say_base64(c, "<response xmlns='" NS_SASL "'>%s</response>", s->messages.bytes + s->final, s->messages.end - s->final);
 	return most;
 }
 
@@ -1211,10 +1133,10 @@ static int say_secret(struct conn *c, const char *format, const char *text, cons
 {
 	struct buffer shown = {0};
 
-	if (append(&c->out, format, text, secret))
+	if (buffer_format(&c->out, format, text, secret))
 		return lose(c, "out of memory");
-	if (!append(&shown, format, text, "****"))
-		trace(c, 'C', shown.bytes, shown.end, 1);
+	if (!buffer_format(&shown, format, text, "****"))
+		trace(c, 'C', shown.bytes, shown.end);
 	buffer_free(&shown);
 	return 0;
 }
@@ -1230,7 +1152,7 @@ static int begin_plain(struct conn *c)
 	buffer_append(&plain, "", 1);
 	buffer_append(&plain, c->o.user, strlen(c->o.user) + 1);
 	failed = buffer_append(&plain, c->o.password, strlen(c->o.password))
-	         || append(&base64, "%b", plain.bytes, plain.end) || buffer_append(&base64, "", 1);
+	         || append_base64(&base64, plain.bytes, plain.end);
 	c->state = WAIT_SUCCESS;
 	if (failed)
 		lose(c, "out of memory");
@@ -1247,8 +1169,8 @@ static int begin_plain(struct conn *c)
 static int is_signed(const struct scram *s, const char *text)
 {
 	struct buffer got = {0}, want = {0};
-	int differ = decode_base64(&got, text, strlen(text)) || append(&want, "v=%b", s->signature, sizeof s->signature)
-	             || got.end < want.end || (got.end > want.end && got.bytes[want.end] != ',');
+	int differ = decode_base64(&got, text, strlen(text)) || buffer_append(&want, "v=", 2)
+	             || append_base64(&want, s->signature, sizeof s->signature) || got.end < want.end || (got.end > want.end && got.bytes[want.end] != ',');
 	int no_memory = got.failed || want.failed;
 	size_t i;
 
@@ -1328,10 +1250,9 @@ static int no_mechanism(struct conn *c, const struct xml_elem *mechanisms)
 	struct buffer b = {0};
 
 	for (m = mechanisms ? mechanisms->children : NULL; m; m = m->next)
-		append(&b, " %r", m->text);
-	buffer_append(&b, "", 1);
+		buffer_format(&b, " %r", m->text);
 	lose(for_good(c), "no mechanism to log in with: we know SCRAM-SHA-1, and PLAIN where nobody can listen; "
-	        "the server offers%s", b.failed || b.end < 2 ? " none" : b.bytes);
+	        "the server offers%s", b.failed || b.end == 0 ? " none" : b.bytes);
 	buffer_free(&b);
 	return -1;
 }
@@ -1509,7 +1430,8 @@ int xmpp_same_jid(const char *a, const char *b)
 /* `to` NULL: the own account, or the server for it. */
 static int queue_iq(struct conn *c, const char *type, const char *id, const char *to, const char *payload)
 {
-	return queue(c, "<iq type='%s' id='%s'%r%s%r>%r</iq>", type, id, to ? " to='" : "", to, to ? "'" : "", payload);
+	return queue(c, to ? "<iq type='%s' id='%s' to='%s'>%r</iq>" : "<iq type='%s' id='%s'>%r%r</iq>",
+	             type, id, to ? to : "", payload);
 }
 
 int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
@@ -1651,21 +1573,14 @@ static void parse(struct conn *c, const char *p, size_t n)
 {
 	struct xml_elem *e;
 	enum xml_event event;
-	size_t shown = 0, used;
 
 	if (xmlstream_feed(c->xs, p, n)) {
 		lose(c, "out of memory");
 		return;
 	}
-	c->fed += n;
 	do {
 		event = xmlstream_next(c->xs, &e);
-		used = event == XML_MORE || event == XML_ERROR ? n : n - (size_t)(c->fed - xmlstream_offset(c->xs));
-		if (c->state != WAIT_ACCOUNT)
-			trace(c, 'S', p + shown, used - shown, event != XML_MORE);
-		else if (event != XML_MORE) /* it may repeat our password: XEP-0077 section 3.1.1 */
-			trace(c, 'S', "****", 4, 1);
-		shown = used;
+		trace_event(c, event);
 		if (event == XML_ERROR) { /* RFC 6120 section 11.1: we tell the server what is wrong with its XML */
 			if (c->state != CLOSING)
 				queue(c, "<stream:error><%r xmlns='" NS_STREAMS "'/></stream:error>", xmlstream_condition(c->xs));

@@ -11,97 +11,108 @@
 #ifndef XMPP_H
 #define XMPP_H
 
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
 /* ---------------------------------------------------------------- Elements */
 
-/* Attributes and children stand in document order. xmlns declarations are not
- * among the attributes: they are resolved into the `ns` members. */
+/* Attributes and children are in document order. Namespace declarations are not listed as
+ * attributes: they have been resolved into the `ns` members. */
 struct xml_attr {
-	const char *name;       /* local name: "lang" of xml:lang */
+	const char *name;       /* local name: "lang" for xml:lang */
 	const char *ns;         /* namespace URI; "" for none, never NULL */
 	const char *value;
 	struct xml_attr *next;
 };
 
 struct xml_elem {
-	const char *name;       /* local name: "features" of stream:features */
+	const char *name;       /* local name: "features" for stream:features */
 	const char *ns;         /* namespace URI; "" for none, never NULL */
-	const char *text;       /* all character data directly inside, joined; "" for none */
+	const char *text;       /* the character data directly inside, joined; "" for none */
 	struct xml_attr *attrs;
 	struct xml_elem *children;
 	struct xml_elem *next;  /* the next child of the same parent */
 	struct xml_elem *parent; /* NULL at the root of the tree */
 };
 
-/* The value of the attribute `name` that is in no namespace, or NULL: so
- * xml_get(e, "from") never answers with x:from. NULL for a NULL `e`. */
+/* Returns the value of the attribute `name` that is in no namespace, or NULL if there is none or
+ * `e` is NULL. For example, xml_get(e, "from") never returns the value of x:from. */
 const char *xml_get(const struct xml_elem *e, const char *name);
 
-/* Has it this attribute, in no namespace, with that value? A NULL `e` has none. */
+/* True if `e` has this attribute, in no namespace, with this value. False if `e` is NULL. */
 int xml_has(const struct xml_elem *e, const char *name, const char *value);
 
-/* The first child with that name, in that namespace; `ns` NULL matches any.
- * NULL if there is none or `e` is NULL, so that look-ups chain. */
+/* Returns the first child with this name in this namespace. A NULL `ns` matches any namespace.
+ * Returns NULL if there is no such child or `e` is NULL, so calls can be nested. */
 struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const char *ns);
 
-/* Prints the tree, indented and escaped. Line breaks stand inside the tags,
- * where XML allows them without making text: what prints parses back to the same
- * tree, but namespaces are declared anew, and that may exceed the parser's limits. */
+/* Prints the tree as XML, on one line; nothing if memory runs out. Parsing the output gives the
+ * same tree, unless the output exceeds a limit: namespaces are declared where they are used. */
 void xml_print(const struct xml_elem *e, FILE *out);
 
-/* Frees a whole tree; `root` is one that xmlstream_next() gave, or NULL. All
- * that hangs from it lives in the same pool and is gone with it. */
+/* Frees a whole tree. `root` comes from xmlstream_next(), or is NULL. */
 void xml_free(struct xml_elem *root);
 
 /* ---------------------------------------------------------- The XML stream */
 
 enum xml_event {
-	XML_MORE,       /* what is left is the beginning of something, or nothing: feed me */
-	XML_OPEN,       /* the stream header, an element without children */
-	XML_STANZA,     /* a whole child of the root */
-	XML_SKIPPED,    /* a child of the root that exceeds a limit: it is lost, the stream goes on */
-	XML_CLOSE,      /* the root's end tag: the stream is over */
-	XML_ERROR       /* not what RFC 6120 section 11 allows; it sticks */
+	XML_MORE,       /* no unit is complete: feed more bytes */
+	XML_OPEN,       /* the stream header: an element without children */
+	XML_STANZA,     /* a complete child of the root element */
+	XML_SKIPPED,    /* a child of the root that exceeds a limit or misuses namespaces */
+	XML_CLOSE,      /* the end tag of the root: the stream is closed */
+	XML_ERROR       /* not the XML of RFC 6120 section 11, or memory ran out; from now on */
+	                /* every event is XML_ERROR */
 };
 
-/* A parser. `max_stanza` bounds the bytes of one stanza, and of the stream
- * header; 0 means 256 KiB. With it the memory that one stanza can take is
- * bounded: at worst some 35 bytes for each byte of it. Other limits: 128 levels of
- * elements, 1,000 attributes of one (with its namespace declarations), 128 namespace
- * declarations in scope. What exceeds them is skipped; but a header that does, and a
- * single tag or reference longer than a stanza may be, is an error. Of a stanza that
- * is skipped only the tags are counted, not checked. NULL when memory ran out. */
+/* Creates a parser. `max_stanza` limits the bytes of a stanza and of the stream header. 0 means
+ * 256 KiB; the maximum is 64 MiB. Returns NULL if memory runs out or max_stanza is too large.
+ *
+ * The other limits are 128 levels of elements in a stanza, 100 attributes of an element
+ * (including namespace declarations), and 128 namespace declarations in scope.
+ *
+ * A stanza is skipped if it exceeds a limit, or if it is well-formed but violates Namespaces in
+ * XML: by an undeclared prefix, an illegal declaration, two attributes with the same name in
+ * the same namespace, or a misplaced colon. The stream continues after the stanza. Input that
+ * is not well-formed is an error, which is reported at the end of the stanza or earlier. In a
+ * stanza that is too long or too deep only the nesting of the tags is followed; of its surplus
+ * attributes, only the syntax is checked. In a stream header each of these violations is an
+ * error.
+ *
+ * Memory: an incomplete stanza takes at most twice its size, and the size of the last read. A
+ * tree takes at most 22 bytes for each byte of its stanza (with elements like <a/>). */
 struct xmlstream *xmlstream_new(size_t max_stanza);
 
-/* Hands over n bytes, which are copied. They may be split anywhere, also
- * inside a character: the events are the same. 0, or -1 when memory ran out: then
- * bytes are missing, and only xmlstream_reset() and xmlstream_free() make sense. */
+/* Copies n bytes into the parser. The input may be split anywhere, even inside a character: the
+ * events are the same. Returns 0, or -1 if memory runs out. Then the input is incomplete, and
+ * only xmlstream_reset() and xmlstream_free() may be called. */
 int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n);
 
-/* The next event; XML_ERROR, too, when memory ran out. With XML_OPEN and XML_STANZA, *out is an element that the
- * caller owns and gives to xml_free(), at any time, even after
- * xmlstream_free(); else *out is NULL. A stanza is there as soon as its last
- * byte has been fed. */
+/* Returns the next event. It is available as soon as its last byte has been fed. With XML_OPEN
+ * and XML_STANZA, *out is an element that the caller owns and must give to xml_free(), at any
+ * time. The `ns` members of a stanza may point into the stream header, so they are valid only
+ * until xmlstream_reset() or xmlstream_free(). With the other events *out is NULL. */
 enum xml_event xmlstream_next(struct xmlstream *xs, struct xml_elem **out);
 
-/* After XML_ERROR: one line for people, what and at which byte of the stream
- * (counted from 0), and the stream error condition to send (RFC 6120 section
- * 4.9.3). Before: NULL. Both live until the next reset or free. */
+/* Returns the bytes of the last event, and stores their number in *n; they are not
+ * NUL-terminated. With XML_ERROR these are the bytes of the stanza up to the error, or up to its
+ * end. *n is 0 with XML_MORE, and when a stanza is skipped for its length or depth. The bytes
+ * remain valid until the next call of another function of the stream. */
+const char *xmlstream_raw(const struct xmlstream *xs, size_t *n);
+
+/* After XML_ERROR, xmlstream_error() returns a one-line message that says what is wrong and at
+ * which byte of the stream (counted from 0). xmlstream_condition() returns the stream error
+ * condition to send (RFC 6120 section 4.9.3). Otherwise both return NULL. The strings remain
+ * valid until the next xmlstream_reset() or xmlstream_free(). */
 const char *xmlstream_error(const struct xmlstream *xs);
 const char *xmlstream_condition(const struct xmlstream *xs);
 
-/* How many bytes of the stream have been taken so far: not counted is what is left
- * over, the beginning of something. */
-uint64_t xmlstream_offset(const struct xmlstream *xs);
-
-/* A new stream begins (RFC 6120 section 6.4.6). Bytes already fed are
- * forgotten: they belong to the stream before. */
+/* Starts a new stream (RFC 6120 section 6.4.6). Discards all bytes of the old one. */
 void xmlstream_reset(struct xmlstream *xs);
 
-/* NULL is fine. */
+/* Frees the parser. `xs` may be NULL. */
 void xmlstream_free(struct xmlstream *xs);
 
 /* ------------------------------------------------------------ A connection */
@@ -174,9 +185,9 @@ long xmpp_turn(struct xmpp **conns, size_t n, long ms);
 void xmpp_stop(void);
 
 /* Queues a stanza, or more than one, all of it or nothing; it is sent when the
- * handler has returned. In `format`, %s is a string, which is escaped and so fits
- * into text and into quoted attribute values, %d an int, %r raw XML, and %% a
- * percent sign; a NULL string is empty. There are no others. What is not UTF-8, or
+ * handler has returned. In `format`, %s is a string, %d an int, %r raw XML, and %% a percent
+ * sign; a NULL string is empty. %s is escaped, so it can be used in text and in attribute values
+ * whose quotes are in the format. There are no others. What is not UTF-8, or
  * no character that XML allows, goes out as U+FFFD. 0, or -1 and errno: ENOTCONN
  * when x is not ready (from on_ready to xmpp_close() or its loss it is), ENOMEM,
  * ENOBUFS when the peer has left more than 4 MiB unread, EMSGSIZE for more than
@@ -232,29 +243,35 @@ int xmpp_same_account(const char *a, const char *b);
 
 /* ------------------------------------------- Shared by floors 1 and 2 only */
 
-/* Bytes [start, end) wait, in the order in which they came; [end, size) is
- * room for more. All zero is an empty buffer. Once memory has run out, it takes
- * no more: so who appends several things may ask at the end whether all are in. */
+/* Bytes [start, end) are in use and are followed by a NUL. Bytes [end, size) are free. A buffer
+ * of zeros is empty. If memory runs out, `failed` is set and later appends do nothing. So a
+ * caller can append several times and check once. */
 struct buffer {
 	char *bytes;
 	size_t start, end, size;
 	int failed;
 };
 
-/* Appends n bytes; 0, or -1 when memory ran out, now or before. */
+/* Appends n bytes. Returns 0, or -1 if this or an earlier append ran out of memory. */
 int buffer_append(struct buffer *b, const void *bytes, size_t n);
 
-/* The first n bytes are done with. A large buffer that empties is freed. */
+/* Appends XML; see xmpp_send() for the format. Returns 0, or -1 like buffer_append(). */
+int buffer_format(struct buffer *b, const char *format, ...);
+int buffer_vformat(struct buffer *b, const char *format, va_list ap);
+
+/* Discards the first n bytes. A large buffer that becomes empty is freed. */
 void buffer_consume(struct buffer *b, size_t n);
 
+/* Frees the memory and makes the buffer empty. */
 void buffer_free(struct buffer *b);
 
-/* The XML character (production Char of XML 1.0) at the start of the n > 0
- * bytes at `s`: its length in UTF-8, 1 to 4; 0 when the bytes end before the
- * character does; -1 when no character begins like this. */
+/* Examines the XML character (production Char of XML 1.0) at `s`, of which n > 0 bytes are
+ * available. Returns its length, 1 to 4; 0 if more bytes are needed; or -1 if the bytes cannot
+ * begin a legal character. */
 int xml_char(const char *s, size_t n);
 
-/* How many bytes long the whole characters are that the n bytes at `s` begin with. */
-size_t xml_characters(const char *s, size_t n);
+/* Returns the length of the longest prefix of the n bytes at `s` that consists of complete
+ * XML characters. */
+size_t longest_valid(const char *s, size_t n);
 
 #endif

@@ -1,24 +1,26 @@
-/* fuzz_xml.c - any bytes, to the tokenizer: however they are cut into pieces,
- * what comes out is the same. A target for libFuzzer and AFL++ (see fuzz.sh);
- * with fuzz_main.c, a program that plays a corpus. */
+/* fuzz_xml.c - gives any bytes to the tokenizer. However they are cut into pieces,
+ * the same must come out. This is a target for libFuzzer and AFL++ (see fuzz.sh);
+ * with fuzz_main.c it is a program that plays a corpus. */
 #define _POSIX_C_SOURCE 200809L
 #include "../xmpp.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { LONGEST_STANZA = 4096 /* so that a fuzzer gets that far */ };
+enum { LONGEST_STANZA = 4096 /* so that a fuzzer reaches the limit */ };
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
-/* What came out: the element trees, in a notation of our own, and how it ended. */
+/* What came out: the trees in a notation of our own, and how it ended. */
 struct result {
 	struct buffer dump;
-	int skipped;            /* how many stanzas */
-	size_t sure;            /* bytes of the dump, before the first of them */
+	int opened;             /* there was a stream header */
+	int skipped;            /* number of stanzas that were skipped */
+	int unchecked;          /* number of those whose bytes were not kept, so not checked */
+	size_t sure;            /* length of the dump before the first of them */
 	enum xml_event end;     /* XML_MORE, XML_CLOSE or XML_ERROR */
-	uint64_t used;          /* bytes */
-	char condition[40];     /* with XML_ERROR */
+	size_t used;            /* number of bytes that were fed until then */
+	char condition[40];     /* after XML_ERROR */
 };
 
 static void add(struct buffer *dump, const char *text)
@@ -51,7 +53,8 @@ static void add_tag(struct buffer *dump, const struct xml_elem *e)
 	add(dump, ">");
 }
 
-/* Tag, children, text, end: in this order, as the tree does not keep another. */
+/* Adds the tag, the children, the text and the end, in this order: the tree does not know where
+ * between the children the text was. */
 static void add_tree(struct buffer *dump, const struct xml_elem *root)
 {
 	const struct xml_elem *e = root;
@@ -70,13 +73,17 @@ static void add_tree(struct buffer *dump, const struct xml_elem *root)
 	}
 }
 
-/* All that comes out for now. */
+/* Takes all events that there are so far. */
 static void take_events(struct xmlstream *xs, struct result *r)
 {
 	struct xml_elem *e;
+	size_t n;
 
 	do {
 		r->end = xmlstream_next(xs, &e);
+		xmlstream_raw(xs, &n);
+		r->opened |= r->end == XML_OPEN;
+		r->unchecked += r->end == XML_SKIPPED && n == 0;
 		if (r->end == XML_OPEN)
 			add_tag(&r->dump, e);
 		else if (r->end == XML_STANZA)
@@ -87,7 +94,7 @@ static void take_events(struct xmlstream *xs, struct result *r)
 	} while (r->end == XML_OPEN || r->end == XML_STANZA || r->end == XML_SKIPPED);
 }
 
-/* In pieces of that many bytes. */
+/* Feeds the bytes in pieces. */
 static void parse_pieces(struct result *r, const uint8_t *bytes, size_t n, size_t piece)
 {
 	struct xmlstream *xs = xmlstream_new(LONGEST_STANZA);
@@ -101,7 +108,7 @@ static void parse_pieces(struct result *r, const uint8_t *bytes, size_t n, size_
 			abort();
 		take_events(xs, r);
 	}
-	r->used = xmlstream_offset(xs);
+	r->used = i;
 	if (r->end == XML_ERROR)
 		snprintf(r->condition, sizeof r->condition, "%s", xmlstream_condition(xs));
 	xmlstream_free(xs);
@@ -111,8 +118,8 @@ static void must_be_same(const struct result *a, const struct result *b)
 {
 	size_t n = a->dump.end - a->dump.start;
 
-	if (a->end != b->end || a->skipped != b->skipped || a->sure != b->sure || strcmp(a->condition, b->condition) || (a->end != XML_MORE && a->used != b->used)
-	    || n != b->dump.end - b->dump.start
+	if (a->end != b->end || a->skipped != b->skipped || a->unchecked != b->unchecked || a->sure != b->sure
+	    || strcmp(a->condition, b->condition) || n != b->dump.end - b->dump.start
 	    || (n > 0 && memcmp(a->dump.bytes + a->dump.start, b->dump.bytes + b->dump.start, n)))
 		abort();
 }

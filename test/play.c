@@ -29,12 +29,13 @@
  * An indented line continues the one before it; a line break at a tag's end or
  * beginning is no part of the text, elsewhere it is a space. In the text, {name}
  * is whatever the client sent when the name was met first, and the same again
- * when it is met later; base64(text) is the encoded form; {proof} and
- * {signature} are what SCRAM demands (RFC 5802 section 3). \n, \r, \t, \\ and
+ * when it is met later; base64(text) is the encoded form; repeat(N text) is N times
+ * the text; {proof} and {signature} are what SCRAM demands (RFC 5802 section 3). \n, \r, \t, \\ and
  * \xHH are characters.
  *
  * Each transcript is played on a real socket, the server's part in chunks of 1,
- * 2, 3, 7 and 64 bytes and whole. The client is echobot, forked. */
+ * 2, 3, 7 and 64 bytes and whole (very long steps in chunks of 61 times that). The
+ * client is echobot, forked. */
 #define main echobot_main
 #include "../echobot.c"
 #undef main
@@ -44,7 +45,7 @@
 #include <ctype.h>
 #include <sys/wait.h>
 
-enum { MAX_STEPS = 200, MAX_VARS = 20, PATIENCE = 20000 /* ms for anything to happen */, AT_ONCE = 12 /* transcripts */ };
+enum { MAX_STEPS = 200, MAX_VARS = 20, LONG_STEP = 20000 /* bytes */, PATIENCE = 20000 /* ms for anything to happen */, AT_ONCE = 12 /* transcripts */ };
 
 struct step {
 	char what[10];          /* "S", "C", "close", ... */
@@ -228,7 +229,7 @@ static const char *brace(const char *s)
 	return end;
 }
 
-/* Where the ) of base64( is, from behind the (. */
+/* Returns where the ) of base64( or repeat( is. */
 static const char *closing(const char *s)
 {
 	while (*s && *s != ')')
@@ -241,7 +242,8 @@ static void expand(struct play *p, const char *s, const char *end, struct buffer
 {
 	struct buffer inner = {0};
 	const char *close, *value;
-	char *base64;
+	char *base64, *text;
+	long times;
 
 	while (s < end) {
 		if (!strncmp(s, "base64(", 7)) {
@@ -253,6 +255,12 @@ static void expand(struct play *p, const char *s, const char *end, struct buffer
 			buffer_append(out, base64, strlen(base64));
 			free(base64);
 			buffer_free(&inner);
+			s = close + 1;
+		} else if (!strncmp(s, "repeat(", 7)) {
+			close = closing(s);
+			times = strtol(s + 7, &text, 10);
+			while (times-- > 0)
+				buffer_append(out, text + 1, (size_t)(close - text) - 1);
 			s = close + 1;
 		} else if (*s == '{') {
 			close = brace(s);
@@ -562,11 +570,13 @@ static int server_says(struct play *p, const struct step *s)
 	struct buffer out = {0};
 	char *text = unbackslash(must(print("%s", s->text)));
 	ssize_t n = 0;
+	size_t chunk;
 
 	expand(p, text, text + strlen(text), &out);
+	chunk = out.end < LONG_STEP ? p->chunk : p->chunk * 61;
 	while (out.start < out.end && n >= 0) {
 		n = send(p->peer, out.bytes + out.start,
-		         out.end - out.start < p->chunk ? out.end - out.start : p->chunk, MSG_NOSIGNAL);
+		         out.end - out.start < chunk ? out.end - out.start : chunk, MSG_NOSIGNAL);
 		if (n > 0)
 			buffer_consume(&out, (size_t)n);
 	}

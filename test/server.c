@@ -313,7 +313,7 @@ static void put(struct buffer *b, const char *format, ...)
 	va_list ap;
 
 	va_start(ap, format);
-	if (append_v(b, format, ap))
+	if (buffer_vformat(b, format, ap))
 		die("server");
 	va_end(ap);
 }
@@ -452,7 +452,7 @@ static void say_to(struct session *s, const char *format, ...)
 	if (before == 0)
 		s->due = s->server->now + s->server->options.delay;
 	va_start(ap, format);
-	if (append_v(&s->out, format, ap))
+	if (buffer_vformat(&s->out, format, ap))
 		die("server");
 	va_end(ap);
 	n = s->out.end - s->out.start - before;
@@ -474,7 +474,7 @@ static void reply_to(struct session *s, const struct xml_elem *e, const char *ty
 	put_attr(&b, "to", s->entry.jid);
 	put(&b, *payload ? ">" : "/>");
 	va_start(ap, payload);
-	if (append_v(&b, payload, ap))
+	if (buffer_vformat(&b, payload, ap))
 		die("server");
 	va_end(ap);
 	if (*payload)

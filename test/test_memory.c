@@ -43,6 +43,14 @@ static void *try_calloc(size_t n, size_t size)
 	return fails() ? NULL : counted(calloc(n, size));
 }
 
+static void *try_realloc(void *old, size_t n)
+{
+	void *block = fails() ? NULL : realloc(old, n);
+
+	blocks += block && !old;
+	return block;
+}
+
 static char *try_strdup(const char *s)
 {
 	return fails() ? NULL : counted(strdup(s));
@@ -74,6 +82,7 @@ static int open_zeros(const char *path, int flags)
 
 #define malloc try_malloc
 #define calloc try_calloc
+#define realloc try_realloc
 #undef strdup
 #define strdup try_strdup
 #define free counting_free
@@ -87,6 +96,7 @@ static int open_zeros(const char *path, int flags)
 #undef open
 #undef malloc
 #undef calloc
+#undef realloc
 #undef strdup
 #undef free
 
@@ -235,6 +245,52 @@ static int run(struct server *s, const struct xmpp_options *options)
 	return !client.pending && (s->echoes == 2 || client.ended);
 }
 
+/* The tokenizer alone: an element comes only with its event, and an error frees everything. */
+static int tokenizer_holds(void)
+{
+	static const char text[] = "<?xml version='1.0'?><a xmlns='u' b='c'><d>e<f/>g</d>&<h>";
+	struct xmlstream *xs;
+	struct xml_elem *e;
+	enum xml_event event = XML_MORE;
+	int good = 1;
+
+	for (first = 1, allocations = 0; good && allocations >= first - 1; first++) {
+		last = first;
+		allocations = blocks = 0;
+		xs = xmlstream_new(0);
+		if (xs && !xmlstream_feed(xs, text, sizeof text - 1)) {
+			do {
+				event = xmlstream_next(xs, &e);
+				good &= (event == XML_OPEN || event == XML_STANZA) == !!e;
+				xml_free(e);
+			} while (event != XML_ERROR && event != XML_MORE);
+			good &= event == XML_ERROR;
+		}
+		xmlstream_free(xs);
+		good &= blocks == 0;
+	}
+	return good && first > 5;
+}
+
+/* Once an append has failed, no later one succeeds: something is missing. */
+static int stays_failed(void)
+{
+	static const char bytes[5000];
+	struct buffer b = {0};
+	int good;
+
+	first = last = 0;
+	good = !buffer_append(&b, bytes, 2000);
+	first = allocations = 1;
+	last = 10;
+	good &= buffer_append(&b, bytes, sizeof bytes) < 0;
+	first = last = 0;
+	buffer_consume(&b, 2000);
+	good &= buffer_append(&b, bytes, 1) < 0;
+	buffer_free(&b);
+	return good;
+}
+
 /* Is the lowest descriptor free again that was so before? */
 static int next_descriptor(void)
 {
@@ -289,6 +345,8 @@ int main(void)
 	fprintf(stderr, "%ld runs, %ld with ten failures in a row, %ld with a tunnel\n", runs[0], runs[1], runs[2]);
 	for (i = 0; i < 3; i++)
 		failed += runs[i] < 5;
-	fprintf(stderr, "%d passed, %d failed\n", 3 - failed, failed);
+	failed += !stays_failed();
+	failed += !tokenizer_holds();
+	fprintf(stderr, "%d passed, %d failed\n", 5 - failed, failed);
 	return failed > 0;
 }

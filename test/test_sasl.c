@@ -113,7 +113,7 @@ static void base64_both(const char *plain, size_t n, const char *encoded)
 {
 	struct buffer e = {0}, d = {0};
 
-	check(encoded, !append(&e, "%b", plain, n) && is(&e, encoded, strlen(encoded)));
+	check(encoded, !append_base64(&e, plain, n) && is(&e, encoded, strlen(encoded)));
 	check(encoded, !decode_base64(&d, encoded, strlen(encoded)) && is(&d, plain, n));
 	buffer_free(&e);
 	buffer_free(&d);
@@ -158,7 +158,7 @@ static void test_scram(void)
 	struct scram s = {.final = 0};
 	uint8_t proof[20];
 
-	append(&s.messages, "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL");
+	buffer_format(&s.messages, "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL");
 	check("SCRAM server-first-message", !read_challenge(&s, "pencil",
 		"r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096"));
 	check("SCRAM client-final-message", s.messages.end - s.final == strlen(final)
@@ -166,8 +166,8 @@ static void test_scram(void)
 	check("a portion of the rounds", pbkdf2_run(&s.hash, 1000) == 0 && s.hash.rounds == 3095);
 	check("no more rounds than needed", pbkdf2_run(&s.hash, 3100) == 5);
 	scram_prove(s.hash.result, s.messages.bytes + 3, s.messages.end - 3, proof, s.signature);
-	append(&proof64, "%b", proof, sizeof proof);
-	append(&signature, "%b", s.signature, sizeof s.signature);
+	append_base64(&proof64, proof, sizeof proof);
+	append_base64(&signature, s.signature, sizeof s.signature);
 	check("SCRAM proof", is(&proof64, "v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=", 28));
 	check("SCRAM server signature", is(&signature, "rmF9pqV8S7suAoZWja4dJRkFsKQ=", 28));
 	buffer_free(&proof64);
@@ -185,24 +185,6 @@ static void test_jids(void)
 	check("nobody is nobody", !xmpp_same_jid(NULL, NULL) && !xmpp_same_account("romeo@example.net", NULL));
 }
 
-static void escapes(const char *text, const char *wanted)
-{
-	struct buffer b = {0};
-
-	check(wanted, !append(&b, "%s", text) && is(&b, wanted, strlen(wanted)));
-	buffer_free(&b);
-}
-
-/* What goes out is well-formed whatever a bot passes in. */
-static void test_escapes(void)
-{
-	escapes("a<b>&'\"]]>", "a&lt;b&gt;&amp;&apos;&quot;]]&gt;");
-	escapes("one\ntwo\tthree\r", "one&#10;two&#9;three&#13;");
-	escapes("h\xC3\xA9 \xF0\x9F\x98\x80", "h\xC3\xA9 \xF0\x9F\x98\x80");
-	escapes("bell\a, cut \xE2\x82", "bell\xEF\xBF\xBD, cut \xEF\xBF\xBD\xEF\xBF\xBD");
-	escapes("\xC0\x80\xED\xA0\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD");
-}
-
 int main(void)
 {
 	test_sha1();
@@ -211,7 +193,6 @@ int main(void)
 	test_base64();
 	test_scram();
 	test_jids();
-	test_escapes();
 	printf("%d passed, %d failed\n", passed, failed);
 	return failed > 0;
 }

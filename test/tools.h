@@ -25,7 +25,7 @@ static char *base64_encode(const void *data, size_t n)
 {
 	struct buffer b = {0};
 
-	return append(&b, "%b", data, n) || buffer_append(&b, "", 1) ? NULL : b.bytes;
+	return append_base64(&b, data, n) || buffer_append(&b, "", 1) ? NULL : b.bytes;
 }
 
 /* What the `len` digits at s stand for, *n bytes, and behind these 0, 0, 0, 1: the
