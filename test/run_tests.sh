@@ -351,6 +351,15 @@ test_loop() {
 	check "$what: SIGTERM ends the second politely" ends_well second $second TERM
 }
 
+# What others send, and the server forwards, costs a bot no connection and keeps it out of no room.
+test_hostile() {
+	check "$what: the bot logs in" log_in bot "$echobot" || return
+	check_program "$what: hostile stanzas" within 120 "$python" test/hostile_client.py "$PORT" "$jid"
+	check "$what: SIGTERM ends it politely" ends_well bot $pid TERM
+	check "$what: a hostile occupant" within 60 "$python" test/hostile_client.py \
+		--room bot_room_0@conference.localhost "$PORT" "exec '$jumperbot' -p $PORT -n 5 -r 1 -d 4 -i 20"
+}
+
 test_tls_required() {
 	check "$what: the bot gives up" fails 1 '^echobot: .*TLS.*-x' "$echobot" -p "$PORT"
 }
@@ -886,6 +895,7 @@ group_server() { # group_server SERVER
 	fi
 	on_server test_conversation "$1" AUTH=scram STORE=hashed
 	on_server test_loop "$1" AUTH=both
+	on_server test_hostile "$1" AUTH=both
 	echobot=$tmp/plain/echobot
 	on_server test_tls_required "$1" TLS=required
 	if command -v openssl >/dev/null; then
