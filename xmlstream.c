@@ -68,7 +68,8 @@ enum place {
 	TAG,                    /* in a tag, outside quotes */
 	QUOT,                   /* in a value in double quotes */
 	APOS,                   /* in a value in single quotes */
-	CDATA_START,            /* after a <!, where only a [ may follow */
+	DECLARATION,            /* after a <? at the start of the stream: only xml may follow */
+	CDATA_START,            /* after a <! in a stanza: only a [ may follow */
 	CDATA                   /* in a CDATA section */
 };
 
@@ -327,8 +328,6 @@ static void check_declaration(struct xmlstream *xs)
 	int bad = !declared(&p, "<?xml" DECLARED("version"), value) || strncmp(value, "1.", 2)
 	          || !value[2] || value[2 + strspn(value + 2, "0123456789")];
 
-	if (strncmp(start, "<?xml", 5) || !is(start[5], SPACE))
-		fail(xs, start, "restricted-xml", "processing instruction");
 	if (declared(&p, DECLARED("encoding"), value) && strcasecmp(value, "UTF-8"))
 		fail(xs, start, "unsupported-encoding", "an encoding other than UTF-8");
 	if (declared(&p, DECLARED("standalone"), value))
@@ -385,7 +384,9 @@ static void begin_markup(struct xmlstream *xs, const char *p)
 	xs->depth_change = *p == '/' ? -1 : 1;
 	if (*p == '!' && xs->depth > 1)
 		xs->place = CDATA_START;
-	else if (*p == '!' || (*p == '?' && xs->offset + xs->tag > 0))
+	else if (*p == '?' && xs->offset + xs->tag == 0)
+		xs->place = DECLARATION;
+	else if (*p == '!' || *p == '?')
 		fail(xs, p - 1, "restricted-xml", RESTRICTED);
 	else if (*p == '/' && xs->depth == 0)
 		fail(xs, p, MALFORMED, "no element is open");
@@ -416,6 +417,12 @@ static void step(struct xmlstream *xs, const char *p)
 	case APOS:
 		xs->attrs++;
 		xs->place = TAG;
+		break;
+	case DECLARATION:
+		if (*p != "<?xml "[p - unit(xs)] && (p != unit(xs) + 5 || !is(*p, SPACE)))
+			fail(xs, p, "restricted-xml", RESTRICTED);
+		if (p == unit(xs) + 5)
+			xs->place = TAG;
 		break;
 	case CDATA_START:
 		if (*p != '[')
