@@ -298,22 +298,21 @@ static void consume(struct xmlstream *xs, size_t n)
 	buffer_consume(&xs->in, n);
 }
 
-/* The sscanf() format for white space followed by name='value'. It stores the first quote, the
- * value (79 bytes at most), the second quote, and the number of bytes read. A space in the format
- * matches any amount of white space, even none. */
-#define DECLARED(name) "%*[ \t\r\n]" name " = %1['\"]%79[^'\"]%1['\"]%n"
-
-/* Reads an attribute of the XML declaration and moves *p past it. Returns 1, or 0 if the
- * attribute is not there. */
-static int declared(const char **p, const char *format, char value[80])
+/* Reads the attribute `name` of the XML declaration and moves *at past it. Returns 1, or 0 if it is
+ * not at *at. Of a long value, only the first bytes are stored. */
+static int declared(char **at, const char *name, char value[16])
 {
-	char open[2], close[2];
-	int n = 0;
+	char *start = past_space(*at), *equals, *quote, *end;
 
-	sscanf(*p, format, open, value, close, &n);
-	if (n == 0 || *open != *close)
+	if (start == *at || strncmp(start, name, strlen(name)))
 		return 0;
-	*p += n;
+	equals = past_space(start + strlen(name));
+	quote = *equals == '=' ? past_space(equals + 1) : equals;
+	end = *quote == '\'' || *quote == '"' ? strchr(quote + 1, *quote) : NULL;
+	if (!end)
+		return 0;
+	snprintf(value, 16, "%.*s", (int)(end - quote - 1), quote + 1);
+	*at = end + 1;
 	return 1;
 }
 
@@ -323,16 +322,15 @@ static int declared(const char **p, const char *format, char value[80])
  * section 2.8). The encoding must be UTF-8 (RFC 6120 section 11.6). */
 static void check_declaration(struct xmlstream *xs)
 {
-	const char *start = unit(xs), *p = start;
-	char value[80];
-	int bad = !declared(&p, "<?xml" DECLARED("version"), value) || strncmp(value, "1.", 2)
-	          || !value[2] || value[2 + strspn(value + 2, "0123456789")];
+	char *start = unit(xs), *p = start + strlen("<?xml"), value[16];
+	int bad = !declared(&p, "version", value) || strncmp(value, "1.", 2) || !value[2]
+	          || value[2 + strspn(value + 2, "0123456789")];
 
-	if (declared(&p, DECLARED("encoding"), value) && strcasecmp(value, "UTF-8"))
+	if (declared(&p, "encoding", value) && strcasecmp(value, "UTF-8"))
 		fail(xs, start, "unsupported-encoding", "an encoding other than UTF-8");
-	if (declared(&p, DECLARED("standalone"), value))
+	if (declared(&p, "standalone", value))
 		bad |= strcmp(value, "yes") && strcmp(value, "no");
-	if (bad || strncmp(p + strspn(p, " \t\r\n"), "?>", 2))
+	if (bad || strncmp(past_space(p), "?>", 2))
 		fail(xs, start, MALFORMED, "bad XML declaration");
 }
 
