@@ -183,7 +183,7 @@ ends_well() { # ends_well NAME PID SIGNAL
 	forget "$2"
 	status=$?
 	[ $status -eq 0 ] || { echo "exit status $status"; tail -n 40 "$tmp/$1.err"; return 1; }
-	tail -n 2 "$tmp/$1.err" > "$tmp/last"
+	grep '^[CS]: ' "$tmp/$1.err" | tail -n 2 > "$tmp/last" # the rest is the tunnel's
 	says '^C: </stream:stream>$' "$tmp/last" && says '^S: </stream:stream>$' "$tmp/last"
 }
 
