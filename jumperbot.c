@@ -150,6 +150,7 @@ struct bot {
 	struct crowd *crowd;
 	long long *counts;      /* of its process */
 	int number;
+	char user[24];
 	uint32_t random;        /* the state of its own dice: its choices do not depend on others' */
 	enum place place;
 	int room_number;        /* where it is, or was last */
@@ -335,28 +336,13 @@ static int is_me(const struct bot *b, const struct xml_elem *e)
 	return slash && !strcmp(slash + 1, b->nick);
 }
 
-/* <x xmlns='http://jabber.org/protocol/muc#user'>...<status code='110'/></x>
- * XEP-0045 section 15.6. */
-static int has_status(const struct xml_elem *presence, const char *code)
-{
-	const struct xml_elem *x = xml_child(presence, "x", "http://jabber.org/protocol/muc#user"), *e;
-
-	for (e = x ? x->children : NULL; e; e = e->next)
-		if (!strcmp(e->name, "status") && xml_has(e, "code", code))
-			return 1;
-	return 0;
-}
-
 /* S: <presence from='bot_room_3@conference.localhost/jumperbot_7'><x ...>...<status code='110'/></x></presence>
  * We are in. With status 201 the room is new, and locked until we say that it
- * is as it should be (XEP-0045 section 10.1.2):
- * C: <iq type='set' ...><query xmlns='http://jabber.org/protocol/muc#owner'>
- *      <x xmlns='jabber:x:data' type='submit'/></query></iq> */
+ * is as it should be (XEP-0045 section 10.1.2). */
 static void entered(struct bot *b, const struct xml_elem *presence)
 {
-	if (has_status(presence, "201"))
-		xmpp_request(b->x, "set", b->room, "<query xmlns='http://jabber.org/protocol/muc#owner'>"
-		             "<x xmlns='jabber:x:data' type='submit'/></query>", note_unlocked, NULL);
+	if (xmpp_has_status(presence, 201))
+		xmpp_unlock_room(b->x, b->room, note_unlocked, NULL);
 	b->place = INSIDE;
 	b->phrases = 5 + roll(b, 5);
 	b->counts[IN_ROOM]++;
@@ -409,7 +395,7 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 		return;
 	if (failed && b->place == ENTERING)
 		not_entered(b, presence);
-	if (failed || (!has_status(presence, "110") && !is_me(b, presence)) || (gone && has_status(presence, "303")))
+	if (failed || (!xmpp_has_status(presence, 110) && !is_me(b, presence)) || (gone && xmpp_has_status(presence, 303)))
 		return;
 	if (!gone && strchr(from, '/'))
 		snprintf(b->nick, sizeof b->nick, "%s", strchr(from, '/') + 1);
@@ -417,7 +403,7 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 		entered(b, presence);
 	} else if (b->place == LEAVING && gone) {
 		jump(b);
-	} else if (gone && (b->place == INSIDE || has_status(presence, "307"))) {
+	} else if (gone && (b->place == INSIDE || xmpp_has_status(presence, 307))) {
 		b->counts[THROWN_OUT]++;
 		jump_later(b);
 	}
@@ -508,15 +494,14 @@ static void on_signal(int number)
 static struct xmpp *make_bot(struct crowd *c, struct share *s, struct bot *b, int i)
 {
 	struct xmpp_options o = c->options;
-	char user[40];
 
 	b->crowd = c;
 	b->counts = s->counts;
 	b->number = c->first + i;
 	b->random = ((uint32_t)c->seed + (uint32_t)b->number) * 2654435769u | 1;
 	b->room_number = roll(b, c->rooms);
-	snprintf(user, sizeof user, "jumperbot_%d", b->number);
-	o.user = o.trace_name = user;
+	snprintf(b->user, sizeof b->user, "jumperbot_%d", b->number);
+	o.user = o.trace_name = b->user;
 	o.start_after = (long)((int64_t)i * 1000 / c->rate);
 	b->x = xmpp_new(&o);
 	if (!b->x)
@@ -804,7 +789,7 @@ static int run_crowd(struct crowd *c)
 
 /* -------------------------------------------------------------------- Main */
 
-static int usage(void)
+static int usage(FILE *out)
 {
 	fputs("usage: jumperbot [-lmvR] [-n bots] [-f first] [-r rooms] [-t host] [-e server] [-p port]\n"
 	      "                 [-a logins] [-i factor] [-d seconds] [-s seed] [-x command]\n"
@@ -818,13 +803,14 @@ static int usage(void)
 	      "  -i  talk so many times as often (1); 0: as fast as answers come back\n"
 	      "  -d  end after so many seconds (never)\n"
 	      "  -s  a number: with the same one, bots choose the same rooms and phrases\n"
-	      "  -x  speak through this command, which adds TLS; %h, %s, %p: host, server, port\n"
+	      "  -x  connect through this command, for example one that adds TLS; it finds the\n"
+	      "      host, the server and the port in $XMPP_HOST, $XMPP_SERVER and $XMPP_PORT\n"
 	      "  -l  only listen\n"
 	      "  -m  monitor: show how it goes\n"
 	      "  -v  show what goes over the wire\n"
 	      "  -R  register the accounts that do not exist\n"
-	      "The password is $XMPP_PASSWORD, or else jumperbot.\n", stderr);
-	return 2;
+	      "The password is $XMPP_PASSWORD, or else jumperbot.\n", out);
+	return out == stdout ? 0 : 2;
 }
 
 /* A number from min to max; 0, or -1. */
@@ -839,13 +825,14 @@ static int read_number(const char *text, long min, long max, int *to)
 	return 0;
 }
 
-/* Reads the options; 0, or -1. */
+/* Reads the options. Returns -1, or the exit status if the program must end. */
 static int read_options(int argc, char **argv, struct crowd *c)
 {
 	int option, failed = 0;
 
-	while (!failed && (option = getopt(argc, argv, "n:f:r:t:e:p:a:i:d:s:x:lmvR")) != -1) {
+	while (!failed && (option = getopt(argc, argv, "hn:f:r:t:e:p:a:i:d:s:x:lmvR")) != -1) {
 		switch (option) {
+		case 'h': return usage(stdout);
 		case 'n': failed = read_number(optarg, 1, 1000000, &c->bots); break;
 		case 'f': failed = read_number(optarg, 0, 1000000000, &c->first); break;
 		case 'r': failed = read_number(optarg, 1, 1000000, &c->rooms); break;
@@ -864,7 +851,9 @@ static int read_options(int argc, char **argv, struct crowd *c)
 		default: failed = -1;
 		}
 	}
-	return failed || optind < argc || strlen(c->options.host) > MAX_HOST ? -1 : 0;
+	if (failed || optind < argc || strlen(c->options.host) > MAX_HOST)
+		return usage(stderr);
+	return -1;
 }
 
 int main(int argc, char **argv)
@@ -875,11 +864,13 @@ int main(int argc, char **argv)
 		.seed = (int)(now_us() % INT_MAX), .start = now_us(), .shown_at = now_us()
 	};
 	struct sigaction action = {.sa_handler = on_signal};
+	int status;
 
 	if (!c.options.password)
 		c.options.password = "jumperbot";
-	if (read_options(argc, argv, &c))
-		return usage();
+	status = read_options(argc, argv, &c);
+	if (status >= 0)
+		return status;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGUSR1, &action, NULL);

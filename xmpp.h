@@ -1,13 +1,15 @@
-/* xmpp.h - everything a bot needs to speak XMPP, and nothing else.
+/* xmpp.h - everything that a bot needs to speak XMPP.
  *
- * Floor 1, xmlstream.c: bytes in, stanzas out (RFC 6120 section 11).
- * Floor 2, xmpp.c:      one connection, its login, and the loop that runs many.
- * Floor 3, the bots:    they see floor 2 and element trees, never a socket.
+ * Floor 3, the bots:    handlers that are called when something happens.
+ * Floor 2, xmpp.c:      one connection, its login, and the loop that runs many of them.
+ * Floor 1, xmlstream.c: bytes to stanzas, and strings to XML (RFC 6120 section 11).
  *
- * Conventions: strings are UTF-8 and NUL-terminated, lengths are size_t, times
- * are milliseconds. Functions that fail return -1 or NULL.
- * Nothing here may be called from two threads at once, and only xmpp_stop()
- * from a signal handler. */
+ * A bot uses the first half of this file, up to the elements. It never touches a socket, a
+ * buffer or raw XML.
+ *
+ * Strings are UTF-8 and end with a NUL. Lengths are size_t, and times are milliseconds. A
+ * function that can fail returns -1 or NULL. Nothing here is thread-safe, and a signal handler
+ * may only call xmpp_stop(). */
 #ifndef XMPP_H
 #define XMPP_H
 
@@ -15,6 +17,166 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+
+struct xml_elem; /* see "Elements" */
+
+/* ------------------------------------------------------------ A connection */
+
+/* How to log in. The strings are not copied: they must live until xmpp_free(). A value of 0 or
+ * NULL means the default, which is given in parentheses. */
+struct xmpp_options {
+	const char *user;       /* the name before the @; required */
+	const char *password;   /* required */
+	const char *host;       /* the XMPP domain, after the @; required */
+	const char *server;     /* the machine to connect to, a name or an address (host) */
+	int port;               /* (5222) */
+	const char *tunnel;     /* a shell command to speak through, for example one that adds TLS; */
+	                        /* see xmpp_new() (a TCP connection) */
+	const char *resource;   /* the resource to ask for (the server chooses) */
+	int create;             /* create the account first, if it does not exist (no); XEP-0077 */
+	int reconnect;          /* reconnect when the connection is lost (no) */
+	long start_after;       /* time from now until the first attempt to connect (0) */
+	FILE *trace;            /* where to print what is sent and received, without passwords; it */
+	                        /* must stay open until xmpp_free() (nowhere) */
+	const char *trace_name; /* its lines begin with C(name): and S(name): (C: and S:) */
+	long login_timeout;     /* time from the TCP connection until the login is finished (30,000) */
+	long ping_after;        /* time of silence before the server is asked for an answer (60,000) */
+	long ping_timeout;      /* time that the server has for the answer (30,000) */
+};
+
+/* A connection of one account. The handlers are functions that the loop calls. All are NULL at
+ * first; a bot sets those it wants. Elements that are passed to them belong to the library and
+ * live until the handler returns. A handler may call everything except xmpp_run(), xmpp_turn()
+ * and xmpp_free(); to end its own connection or another one, it calls xmpp_close().
+ *
+ * There is no handler for iqs. Answers go to the callback of xmpp_request(). The library answers
+ * all requests: a ping (XEP-0199) with a result, others with the error service-unavailable. */
+struct xmpp {
+	void (*on_ready)(struct xmpp *); /* logged in, and presence sent; again after a reconnect */
+	void (*on_message)(struct xmpp *, const struct xml_elem *); /* of any type: chat, normal */
+	                        /* (or none), groupchat, headline, error; RFC 6121 section 5.2.2 */
+	void (*on_presence)(struct xmpp *, const struct xml_elem *); /* of no type: available; or */
+	                        /* unavailable, subscribe, error, ...; RFC 6121 section 4.7.1 */
+	void (*on_close)(struct xmpp *, const char *reason); /* the connection has ended; see */
+	                        /* xmpp_retry_in(). NULL: the bot wanted that */
+	void (*on_wake)(struct xmpp *); /* see xmpp_wake_after() */
+	void *data;             /* for the bot */
+};
+
+/* Creates a connection, which xmpp_run() will open. It must be freed with xmpp_free(). Returns
+ * NULL and sets errno on failure: EINVAL if a required string is NULL or the port is not valid.
+ *
+ * With options.reconnect, a lost connection is opened again after a random time, whose limit
+ * doubles from one second to one minute. Some errors would only happen again, for example a wrong
+ * password. They end the first login for good. But once a login has succeeded they may be
+ * temporary, so the bot reconnects; the limit then grows to five minutes. Only the stream error
+ * <conflict/>, which says that another client has taken the place of this one, is always final.
+ *
+ * With options.tunnel, the command is run by /bin/sh. The stream goes through its standard input
+ * and output. Its standard error is ours. It finds host, server and port in the environment
+ * variables XMPP_HOST, XMPP_SERVER and XMPP_PORT. It runs in a process group of its own in the
+ * background, so it cannot read from the terminal. That group is killed when the connection
+ * ends. */
+struct xmpp *xmpp_new(const struct xmpp_options *options);
+
+/* Runs n connections in one loop: opens those that are new, and returns when all have ended for
+ * good, or after xmpp_stop(). Returns 0 (even if a login failed: on_close has been given the
+ * reason), or -1 and sets errno. select() limits the file descriptors to about 1,000. */
+int xmpp_run(struct xmpp **conns, size_t n);
+
+/* Runs one turn of that loop, for a program that has more to do: waits until something happens,
+ * at most ms (forever if negative), and calls the handlers. Returns the number of connections
+ * that were alive before, including those that will reconnect; so 0 when all have ended. Returns
+ * -1 and sets errno on failure. */
+long xmpp_turn(struct xmpp **conns, size_t n, long ms);
+
+/* Closes all connections in the loop, as xmpp_close() does. The request remains until a turn of
+ * the loop finds no connection alive. A signal handler may call this function. */
+void xmpp_stop(void);
+
+/* Closes the stream (RFC 6120 section 4.4) and does not reconnect. on_close is called when the
+ * server has closed its stream as well, or after a second; if no stream is open, before this
+ * function returns. No other handler is called until then. In on_close itself, this function
+ * only prevents the next attempt to connect. */
+void xmpp_close(struct xmpp *x);
+
+/* Ends a connection at once, without on_close, and frees it. The callbacks of pending requests
+ * get their NULL. Handlers must not call this function. `x` may be NULL. */
+void xmpp_free(struct xmpp *x);
+
+/* In on_close: returns the time until the next attempt to connect, or -1 if there is none. */
+long xmpp_retry_in(const struct xmpp *x);
+
+/* Sets the only timer of a connection: on_wake is called once, ms from now (at most 24 days),
+ * unless the connection ends before. Another call replaces the time; a negative one cancels it. */
+void xmpp_wake_after(struct xmpp *x, long ms);
+
+/* Returns the full JID that the server has bound (RFC 6120 section 7). It is valid until the next
+ * attempt to connect. Before the first login it is "". */
+const char *xmpp_jid(const struct xmpp *x);
+
+/* True if two JIDs are the same. Case matters only in the resource. xmpp_same_account() ignores
+ * the resources. NULL is never the same as anything. */
+int xmpp_same_jid(const char *a, const char *b);
+int xmpp_same_account(const char *a, const char *b);
+
+/* ----------------------------------------------------------------- Sending */
+
+/* Queues one or more stanzas, all of them or nothing. They are sent when the handler has returned.
+ * In `format`, %s is a string, %d an int, %r raw XML, and %% a percent sign; a NULL string is
+ * empty. %s is escaped, so it may be used in text, and in attribute values whose quotes are in
+ * the format. Bytes that XML does not allow become U+FFFD.
+ *
+ * Returns 0, or -1 and sets errno: ENOTCONN if the connection is not ready (it is ready from
+ * on_ready until it ends or xmpp_close() is called), ENOMEM, ENOBUFS if the server has left more
+ * than 4 MiB unread, EMSGSIZE for more than 250,000 bytes, since many servers would close the
+ * connection. In all cases the connection stays open. */
+int xmpp_send(struct xmpp *x, const char *format, ...);
+
+/* C: <message to='...' type='...'><body>...</body></message>
+ * RFC 6121 section 5. A NULL `type` means "normal". Returns what xmpp_send() returns. */
+int xmpp_message(struct xmpp *x, const char *to, const char *type, const char *body);
+
+/* Sends an iq of type get or set with a fresh id (RFC 6120 section 8.2.3). A NULL `to` means the
+ * bot's own account. `payload` is raw XML. If this returns 0, `callback` is called exactly once,
+ * like a handler: with the result or error stanza from the entity that was asked; or with NULL,
+ * after 30 seconds without an answer or when the connection ends, before on_close. `callback` may
+ * be NULL. Returns -1 like xmpp_send(), and then `callback` is not called. */
+typedef void xmpp_answer(struct xmpp *, const struct xml_elem *answer, void *data);
+int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
+                 xmpp_answer *callback, void *data);
+
+/* Returns the length of the control character that the string `s` begins with, or 0. Besides the
+ * control characters of ASCII and ISO 8859-1, these are line and paragraph separators and the
+ * characters that change the direction of text. None of them should go to a terminal. */
+size_t xmpp_control(const char *s);
+
+/* ------------------------------------------------------------------- Rooms */
+
+/* Enters the room (room@service) as `nick`, without its history (XEP-0045 section 7.2):
+ * C: <presence to='room@service/nick'><x xmlns='http://jabber.org/protocol/muc'>...
+ * Returns what xmpp_send() returns. The room answers with presences to on_presence, first those
+ * of the other occupants, and then the bot's own, which completes the join. A refusal is a
+ * presence of type error. */
+int xmpp_join(struct xmpp *x, const char *room, const char *nick);
+
+/* Leaves the room (section 7.14). Returns what xmpp_send() returns. */
+int xmpp_leave(struct xmpp *x, const char *room, const char *nick);
+
+/* True if a presence from a room has this status code (section 15.6):
+ * S: <presence from='room@service/nick'><x xmlns='http://jabber.org/protocol/muc#user'>
+ *      ...<status code='110'/></x></presence>
+ *
+ *     110   this presence is about the bot itself
+ *     201   the room is new. It is locked for others until the bot calls xmpp_unlock_room()
+ *     210   the room has given the bot another nick, which is in `from`
+ *     303   with type unavailable: only the nick changes, and a presence with the new one follows
+ *     307   with type unavailable: the occupant has been kicked */
+int xmpp_has_status(const struct xml_elem *presence, int code);
+
+/* Unlocks a new room by accepting its default configuration (section 10.1.2). Returns what
+ * xmpp_request() returns, and calls `callback` like that function; it may be NULL. */
+int xmpp_unlock_room(struct xmpp *x, const char *room, xmpp_answer *callback, void *data);
 
 /* ---------------------------------------------------------------- Elements */
 
@@ -114,132 +276,6 @@ void xmlstream_reset(struct xmlstream *xs);
 
 /* Frees the parser. `xs` may be NULL. */
 void xmlstream_free(struct xmlstream *xs);
-
-/* ------------------------------------------------------------ A connection */
-
-/* Strings are copied. Zero or NULL means what stands in parentheses. */
-struct xmpp_options {
-	const char *user;       /* the name before the @; needed */
-	const char *password;   /* needed */
-	const char *host;       /* the XMPP domain, behind the @; needed */
-	const char *server;     /* name or address of the machine it runs on (host) */
-	int port;               /* (5222) */
-	const char *tunnel;     /* a shell command to speak through, that adds TLS, say; %h, %s and %p in */
-	                        /* it stand for host, server and port, %% for % (none: a TCP connection). */
-	                        /* SIGCHLD must not be ignored, or nobody knows how the command ended */
-	const char *resource;   /* wanted (the server chooses) */
-	int create;             /* make the account first, once, if there is none (no); XEP-0077 */
-	int reconnect;          /* come back when the connection is lost (no) */
-	long start_after;       /* ms from now to the first attempt to connect (0) */
-	FILE *trace;            /* where to print the wire, passwords masked; to be closed after xmpp_free() (nowhere) */
-	const char *trace_name; /* C(name): and S(name): stand there, where several share it (C: and S:) */
-	long login_timeout;     /* ms from the attempt to connect to ready (30,000) */
-	long ping_after;        /* ms of silence, and the server is asked whether it is there (60,000) */
-	long ping_timeout;      /* ms of more silence, and the connection is lost (30,000) */
-};
-
-/* One account. A bot sets the handlers that it wants, functions that the loop calls;
- * all are NULL at first. Elements belong to the library and live until the handler
- * returns. A handler may call anything but xmpp_run() and xmpp_turn(), also
- * xmpp_close() and xmpp_free() on its own connection.
- *
- * Stanzas that exceed a limit (see xmlstream_new()) never come. There is no handler
- * for iq: answers come to the callback of xmpp_request(), and what
- * others ask the library answers itself, a ping (XEP-0199) well, and all else with
- * the error service-unavailable. */
-struct xmpp {
-	void (*on_ready)(struct xmpp *);      /* logged in, presence sent; again after each coming back */
-	void (*on_message)(struct xmpp *, const struct xml_elem *);   /* of any type: chat, normal (or no */
-	                                     /* type), groupchat, headline, error; RFC 6121 section 5.2.2 */
-	void (*on_presence)(struct xmpp *, const struct xml_elem *);  /* no type: is there; unavailable: is gone; */
-	                                     /* subscribe: wants to know; error; RFC 6121 section 4.7.1 */
-	void (*on_close)(struct xmpp *, const char *reason); /* lost, or over; NULL if we wanted it */
-	void (*on_wake)(struct xmpp *);                      /* see xmpp_wake_after() */
-	void *data;                                          /* the bot's own */
-};
-
-/* A connection that xmpp_run() will open, to be freed with xmpp_free(). NULL and
- * errno on failure, EINVAL if a string that is needed is NULL. With
- * options.reconnect it comes back after each loss, as if it were new, but for
- * the errors that another attempt cannot mend: a wrong password, say. */
-struct xmpp *xmpp_new(const struct xmpp_options *options);
-
-/* In on_close: in how many ms the next attempt will be made; -1: no more. */
-long xmpp_retry_in(const struct xmpp *x);
-
-/* The select() loop over n connections: opens those that are new and returns
- * when all are closed for good, or after xmpp_stop(). 0, also if a login failed, or
- * -1 and errno; why a connection was closed, on_close was told. A connection freed
- * meanwhile becomes NULL in `conns`, to which no handler may write. */
-int xmpp_run(struct xmpp **conns, size_t n);
-
-/* One turn of that loop, for a program that has more to do: waits until
- * something happens, ms at most (negative: as long as it takes), and calls the
- * handlers. Returns how many connections were alive when it began to wait, those
- * that will come back included: 0 when all are closed. -1 and errno on failure. */
-long xmpp_turn(struct xmpp **conns, size_t n, long ms);
-
-/* Every connection in the loop says goodbye, and xmpp_run() returns within 3 s,
- * unless a name server keeps it waiting. The wish stands until a turn has found
- * no connection alive. May be called from a signal handler. */
-void xmpp_stop(void);
-
-/* Queues a stanza, or more than one, all of it or nothing; it is sent when the
- * handler has returned. In `format`, %s is a string, %d an int, %r raw XML, and %% a percent
- * sign; a NULL string is empty. %s is escaped, so it can be used in text and in attribute values
- * whose quotes are in the format. There are no others. What is not UTF-8, or
- * no character that XML allows, goes out as U+FFFD. 0, or -1 and errno: ENOTCONN
- * when x is not ready (from on_ready to xmpp_close() or its loss it is), ENOMEM,
- * ENOBUFS when the peer has left more than 4 MiB unread, EMSGSIZE for more than
- * 250,000 bytes, at which many servers would end the connection. This one lives on. */
-int xmpp_send(struct xmpp *x, const char *format, ...);
-
-/* <message to='...' type='...'><body>...</body></message>; RFC 6121 section 5.
- * `type` NULL is "normal". Returns what xmpp_send() does. */
-int xmpp_message(struct xmpp *x, const char *to, const char *type, const char *body);
-
-/* Enters the room (room@service) as `nick`, without its history; XEP-0045
- * section 7.2. The join is complete when on_presence gets the own presence, with
- * <status code='110'/>; with 201, too, the room is new, and locked until somebody
- * configures it (section 10.1). A refusal comes as presence of type error. Returns
- * what xmpp_send() does. */
-int xmpp_join(struct xmpp *x, const char *room, const char *nick);
-
-/* Leaves the room; section 7.14. Returns what xmpp_send() does. */
-int xmpp_leave(struct xmpp *x, const char *room, const char *nick);
-
-/* Sends an iq of type get or set with a fresh id; RFC 6120 section 8.2.3. `to`
- * NULL is the own account, `payload` raw XML. If it returns 0, `callback`, a handler
- * like the others, is called exactly once: with the result or error stanza from the entity that
- * was asked, or with NULL when the connection went away (before on_close) or 30 s
- * have passed. If it returns -1, as xmpp_send() or because 1,000 answers are
- * awaited already, never. */
-int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
-                 void (*callback)(struct xmpp *, const struct xml_elem *answer, void *data), void *data);
-
-/* The one timer of a connection: on_wake is called once, ms from now (24 days at
- * most), unless the connection ends before. A second call moves the time; a
- * negative one calls it off. */
-void xmpp_wake_after(struct xmpp *x, long ms);
-
-/* Ends the stream politely (RFC 6120 section 4.4): on_close comes when the
- * server has done the same, or after a second (a tunnel has one more); or at once, before this returns,
- * if there is no stream to end. What arrives until then is not told any more, and
- * the connection does not come back. */
-void xmpp_close(struct xmpp *x);
-
-/* Ends it at once, without on_close; pending requests get their NULL. A NULL x is
- * fine. */
-void xmpp_free(struct xmpp *x);
-
-/* The full JID that the server bound (RFC 6120 section 7), until the next attempt to
- * connect; "" before. */
-const char *xmpp_jid(const struct xmpp *x);
-
-/* Do two JIDs name the same entity? Case matters in the resource only. And do
- * they when the resources are left aside? NULL is nobody. */
-int xmpp_same_jid(const char *a, const char *b);
-int xmpp_same_account(const char *a, const char *b);
 
 /* ------------------------------------------- Shared by floors 1 and 2 only */
 

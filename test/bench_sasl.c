@@ -9,31 +9,22 @@
 
 enum { ROUNDS = 9, TIMES = 5 };
 
-static void ours(long iterations, uint32_t key[5])
+static void ours(long iterations, uint8_t key[20])
 {
-	static const uint8_t salt[] = "0123456789abcdef\0\0\0\1";
-	struct pbkdf2 p;
-
-	pbkdf2_init(&p, "pencil", salt, 20, iterations);
-	while (pbkdf2_run(&p, ROUNDS_AT_ONCE) == 0)
-		;
-	memcpy(key, p.result, 20);
+	pbkdf2("pencil", "0123456789abcdef\0\0\0\1", 20, iterations, key);
 }
 
 #ifdef OPENSSL
-static void theirs(long iterations, uint32_t key[5])
+static void theirs(long iterations, uint8_t key[20])
 {
-	unsigned char bytes[20];
-	int i;
+	const unsigned char *salt = (const unsigned char *)"0123456789abcdef";
 
-	if (PKCS5_PBKDF2_HMAC("pencil", 6, (const unsigned char *)"0123456789abcdef", 16, (int)iterations, EVP_sha1(), 20, bytes) != 1)
+	if (PKCS5_PBKDF2_HMAC("pencil", 6, salt, 16, (int)iterations, EVP_sha1(), 20, key) != 1)
 		exit(1);
-	for (i = 0; i < 20; i++)
-		key[i / 4] = key[i / 4] << 8 | bytes[i];
 }
 #endif
 
-static double time_of(void (*hash)(long, uint32_t[5]), long iterations, uint32_t key[5])
+static double time_of(void (*hash)(long, uint8_t[20]), long iterations, uint8_t key[20])
 {
 	clock_t start = clock();
 	int i;
@@ -53,7 +44,7 @@ static int compare(const void *a, const void *b)
 static void measure(long iterations)
 {
 	double a[ROUNDS], b[ROUNDS];
-	uint32_t key[5], other[5];
+	uint8_t key[20], other[20];
 	int i;
 
 	for (i = 0; i < ROUNDS; i++) {

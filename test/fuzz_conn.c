@@ -21,23 +21,10 @@ static ssize_t read_zeros(int fd, void *to, size_t n)
 	return (ssize_t)n;
 }
 
-static int loopback_peer(int fd, struct sockaddr *a, socklen_t *n)
-{
-	struct sockaddr_in peer = {0};
-
-	(void)fd;
-	peer.sin_family = AF_INET;
-	peer.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	memcpy(a, &peer, sizeof peer);
-	*n = sizeof peer;
-	return 0;
-}
-
 #define main echobot_main
 #include "../echobot.c"
 #undef main
 #define read read_zeros
-#define getpeername loopback_peer
 #include "../xmpp.c"
 #undef read
 
@@ -100,7 +87,7 @@ static struct xmpp *connect_client(int fd, int create)
 	x->on_presence = grant_subscription;
 	x->on_ready = begin;
 	conn_of(x)->fd = fd;
-	conn_of(x)->deadline = after(LOGIN_TIMEOUT);
+	conn_of(x)->due = ms_from_now(LOGIN_TIMEOUT);
 	open_stream(conn_of(x), WAIT_HEADER);
 	return x;
 }
@@ -125,8 +112,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 		if (!stop)
 			stop = end;
 		send(fds[1], bytes, (size_t)(stop - bytes), MSG_DONTWAIT | MSG_NOSIGNAL);
-		while (xmpp_turn(&x, 1, 0) > 0 && conn_of(x)->state == HASHING)
-			;
+		xmpp_turn(&x, 1, 0);
 	}
 	xmpp_turn(&x, 1, 0);
 	check_output(xs, fds[1]);

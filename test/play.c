@@ -14,6 +14,7 @@
  *                      (before any S: or C:)
  *     ask JID          once logged in, the client asks it (or, without one, its account) for a ping (before any S: or C:)
  *     create           the client makes its account, if there is none (before any S: or C:)
+ *     resource NAME    the client asks for this resource (before any S: or C:)
  *     run COMMAND      it is not echobot, but this program, with -p and the port (before any S: or C:)
  *     join ROOM NICK   once logged in, the client enters a room (before any S: or C:)
  *     presence: text   what it hears there: from whom, of which type, with which status codes
@@ -65,6 +66,7 @@ struct play {
 	char *ask;              /* whom it asks for a ping, or NULL */
 	char *run;              /* the program that is the client, or NULL */
 	char *join;             /* the room that it enters, and behind a space the nick, or NULL */
+	char *resource;         /* the resource that it asks for, or NULL */
 	size_t chunk;           /* bytes sent at once */
 	int listener, peer, report_fd;
 	pid_t child;
@@ -164,6 +166,10 @@ static void add_step(struct play *p, char *line, int number)
 	}
 	if (n == 4 && !strncmp(line, "join", 4)) {
 		p->join = must(print("%s", text));
+		return;
+	}
+	if (n == 8 && !strncmp(line, "resource", 8)) {
+		p->resource = must(print("%s", text));
 		return;
 	}
 	if (p->count == MAX_STEPS || n >= sizeof s->what)
@@ -276,8 +282,7 @@ static void expand(struct play *p, const char *s, const char *end, struct buffer
 /* {proof} and {signature} for the client's last SCRAM message, c=...,r=...,p=... */
 static void set_proof(struct play *p, const char *final)
 {
-	struct pbkdf2 hash;
-	uint8_t proof[20], signature[20];
+	uint8_t salted[20], proof[20], signature[20];
 	const char *salt64;
 	char *salt, *messages, *base64;
 	size_t n, len;
@@ -285,12 +290,11 @@ static void set_proof(struct play *p, const char *final)
 	salt64 = p->challenge ? scram_attr(p->challenge, 's', &n) : NULL;
 	if (!salt64 || !p->first || !(salt = base64_decode(salt64, n, &len)))
 		return;
-	pbkdf2_init(&hash, "echobot", salt, len + 4, strtol(scram_attr(p->challenge, 'i', &n), NULL, 10));
-	pbkdf2_run(&hash, hash.rounds);
+	pbkdf2("echobot", salt, len + 4, strtol(scram_attr(p->challenge, 'i', &n), NULL, 10), salted);
 	free(salt);
 	n = (size_t)(strstr(final, ",p=") ? strstr(final, ",p=") - final : 0);
 	messages = must(print("%s,%s,%.*s", p->first, p->challenge, (int)n, final));
-	scram_prove(hash.result, messages, strlen(messages), proof, signature);
+	scram_prove(salted, messages, strlen(messages), proof, signature);
 	free(messages);
 	base64 = must(base64_encode(proof, 20));
 	set_var(p, "proof", 5, base64, strlen(base64));
@@ -446,6 +450,7 @@ static void be_client(const struct play *p, int port, int fd)
 	options.ping_timeout = p->ping_timeout;
 	options.reconnect = 1;
 	options.create = p->create;
+	options.resource = p->resource;
 	sigaction(SIGTERM, &on_signal, NULL);
 	if (!freopen("/dev/null", "w", stdout))
 		_exit(3);
@@ -725,6 +730,7 @@ static int play_file(const char *file)
 	free(p.ask);
 	free(p.run);
 	free(p.join);
+	free(p.resource);
 	return failures;
 }
 

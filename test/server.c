@@ -87,8 +87,8 @@ struct account {
 	char *password;
 	char registered;        /* the name is taken: by registration, or in the file */
 	char hashed;            /* the next two are known */
-	uint8_t salt[SALT + 4]; /* and the number of the block, for pbkdf2_init() */
-	uint32_t salted[5];     /* all that a SCRAM server has to keep */
+	uint8_t salt[SALT + 4]; /* and the number of the block, for pbkdf2() */
+	uint8_t salted[20];     /* all that a SCRAM server has to keep */
 	struct session *sessions; /* the bound ones */
 	struct contact *contacts;
 };
@@ -397,14 +397,17 @@ static char *render(const struct xml_elem *stanza)
 
 /* ------------------------------------------------------------------ Output */
 
-/* What comes from a client must not tell the terminal what to do. */
+/* Prints n bytes that come from a client, without what would control the terminal. A NUL follows
+ * them, or whole characters. */
 static void print_clean(const char *text, size_t n)
 {
+	const char *end = text + n;
 	size_t bad;
 
-	for (; n > 0; text += bad ? bad : 1, n -= bad ? bad : 1) {
-		bad = control(text, n);
+	while (text < end) {
+		bad = xmpp_control(text);
 		putc(bad ? '?' : *text, stderr);
+		text += bad ? bad : 1;
 	}
 }
 
@@ -649,15 +652,12 @@ static void check_plain(struct session *s, const char *as_whom, size_t n)
  * real server keeps only this, so that nobody can steal passwords from it. */
 static void hash_password(struct server *server, struct account *a)
 {
-	struct pbkdf2 hash;
 
 	if (a->hashed)
 		return;
 	roll(server, a->salt, SALT);
 	memcpy(a->salt + SALT, "\0\0\0\1", 4);
-	pbkdf2_init(&hash, a->password, a->salt, SALT + 4, ROUNDS);
-	pbkdf2_run(&hash, ROUNDS);
-	memcpy(a->salted, hash.result, 20);
+	pbkdf2(a->password, a->salt, SALT + 4, ROUNDS, a->salted);
 	a->hashed = 1;
 }
 

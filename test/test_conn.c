@@ -1,8 +1,9 @@
-/* test_conn.c - what transcripts cannot show of a connection: addresses, timers,
- * full queues, and handlers that free what they stand on. */
+/* test_conn.c - tests what transcripts cannot show of a connection: addresses, timers,
+ * full queues, tunnels, and handlers that close connections. */
 #include "../xmpp.c"
 
 #include <limits.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -23,13 +24,13 @@ static void die(const char *what)
 
 /* ------------------------------------------------------------ The other side */
 
-/* A server that believes everything: when the client has sent the word on the
- * left, it says what is on the right. */
+/* A server that accepts everything. When the client has sent the word on the left, it says
+ * what is on the right. */
 static const char *const dialogue[][2] = {
 	{"<stream:stream", "<stream:stream id='1' version='1.0' xmlns='" NS_CLIENT "' xmlns:stream='" NS_STREAM "'>"
 	                   "<stream:features><mechanisms xmlns='" NS_SASL "'><mechanism>PLAIN</mechanism></mechanisms>"
 	                   "</stream:features>"},
-	/* What comes right behind belongs to the old stream, and is forgotten. */
+	/* What comes right after it belongs to the old stream, and is discarded. */
 	{"</auth>", "<success xmlns='" NS_SASL "'/><message><body>smuggled</body></message>"},
 	{"<stream:stream", "<stream:stream id='2' version='1.0' xmlns='" NS_CLIENT "' xmlns:stream='" NS_STREAM "'>"
 	                   "<stream:features><bind xmlns='" NS_BIND "'/></stream:features>"},
@@ -37,7 +38,7 @@ static const char *const dialogue[][2] = {
 	          "<message from='b@localhost' type='chat'><body>hello</body></message>"}
 };
 
-/* Reads until `word` has come; how many bytes, or -1 at the end. */
+/* Reads until `word` has come. Returns the number of bytes, or -1 at the end. */
 static long await(int fd, const char *word)
 {
 	char seen[32] = "", c;
@@ -64,7 +65,7 @@ static int log_in_client(int fd)
 	return 0;
 }
 
-/* A socket that listens on the IPv4 loopback, on a free port. */
+/* Returns a socket that listens on the IPv4 loopback, on a free port. */
 static int listen_free(int *port)
 {
 	struct sockaddr_in a = {0};
@@ -80,7 +81,7 @@ static int listen_free(int *port)
 	return fd;
 }
 
-/* Serves the next `clients`, one after the other, as `serve` says. */
+/* Logs in the next clients, and then serves each of them with `serve`. */
 static void be_server(int listener, int clients, void (*serve)(int fd))
 {
 	int fds[10], i;
@@ -104,7 +105,7 @@ static pid_t spawn(int listener, int clients, void (*serve)(int fd))
 	return child;
 }
 
-/* Says goodbye when the client does, and notes how many bytes came before. */
+/* Closes the stream when the client does, and counts the bytes that came before. */
 static long counted;
 
 static void serve_goodbye(int fd)
@@ -130,7 +131,7 @@ static void serve_goodbye(int fd)
 	close(fd);
 }
 
-/* Reads nothing until it is told to, by a byte through the pipe. */
+/* Reads nothing until a byte comes through the pipe. */
 static int told[2];
 
 static void serve_later(int fd)
@@ -152,8 +153,8 @@ static int finish(pid_t child)
 
 /* ----------------------------------------------------------------- This side */
 
-static char ended[400];     /* the reason of the last connection that ended */
-static int closes, wakes, messages;
+static char ended[400];     /* why the last connection ended */
+static int closes, wakes;
 static struct xmpp *other;
 
 static struct xmpp *client(const char *server, int port)
@@ -182,7 +183,7 @@ static void leave(struct xmpp *x)
 	xmpp_close(x);
 }
 
-/* ::1 refuses, 127.0.0.1 answers: getaddrinfo() gives both for localhost. */
+/* ::1 refuses, 127.0.0.1 answers. getaddrinfo() returns both for localhost. */
 static void test_addresses(void)
 {
 	int port, listener = listen_free(&port);
@@ -199,7 +200,7 @@ static void test_addresses(void)
 	close(listener);
 }
 
-/* With all lower descriptors taken, the next is too high for an fd_set. */
+/* All lower descriptors are taken, so the next one is too high for an fd_set. */
 static void test_descriptors(void)
 {
 	struct rlimit limit, higher;
@@ -259,13 +260,11 @@ static void test_timers(void)
 	close(listener);
 }
 
-static void free_both(struct xmpp *x, const struct xml_elem *message)
+static void close_both(struct xmpp *x, const struct xml_elem *message)
 {
-	messages++;
-	xmpp_free(other);
-	other = NULL;
-	xmpp_free(x);
-	check("an element outlives the connection it came by", xml_child(message, "body", NULL) != NULL);
+	xmpp_close(other);
+	xmpp_close(x);
+	check("an element lives until the handler returns", xml_child(message, "body", NULL) != NULL);
 }
 
 static void count(struct xmpp *x, const struct xml_elem *answer, void *data)
@@ -273,19 +272,18 @@ static void count(struct xmpp *x, const struct xml_elem *answer, void *data)
 	*(int *)data += answer == NULL && x->data == ended;
 }
 
-static int unanswered;
-
-static int asked;
+static int unanswered, asked;
 
 static void ask_nobody(struct xmpp *x)
 {
 	while (asked < 2000 && !xmpp_request(x, "get", "nobody@localhost", "", count, &unanswered))
 		asked++;
-	check("1,000 requests may wait", asked == 1000 && errno == ENOBUFS);
+	check("2,000 requests may wait, one more without a callback",
+	      asked == 2000 && !xmpp_request(x, "get", "nobody@localhost", "", NULL, NULL));
 }
 
-/* One handler frees its own connection and another one. */
-static void test_free(void)
+/* A handler closes its own connection and another one. */
+static void test_close(void)
 {
 	int port, listener = listen_free(&port);
 	pid_t child = spawn(listener, 2, serve_goodbye);
@@ -294,42 +292,116 @@ static void test_free(void)
 	closes = 0;
 	conns[0] = client("127.0.0.1", port);
 	conns[1] = other = client("127.0.0.1", port);
-	conns[0]->on_message = free_both;
+	conns[0]->on_message = close_both;
 	conns[0]->on_ready = ask_nobody;
 	conns[0]->data = ended;
 	conns[0]->on_close = conns[1]->on_close = note_end;
-	xmpp_run(conns, 2);
-	check("both are gone", messages == 1 && !conns[0] && !conns[1]);
-	check("who frees a connection hears no more of it", closes == 0);
-	check("but a request is answered, always", unanswered == asked);
+	check("both are closed", !xmpp_run(conns, 2) && closes == 2 && !*ended);
+	check("each request is answered", unanswered == asked);
+	check("nothing more happens", xmpp_turn(conns, 2, 0) == 0);
+	xmpp_free(conns[0]);
+	xmpp_free(conns[1]);
 	kill(child, SIGKILL);
 	finish(child);
 	close(listener);
 }
 
-static void free_other(struct xmpp *x, const char *reason)
+static void close_other(struct xmpp *x, const char *reason)
 {
 	note_end(x, reason);
-	xmpp_free(other);
+	if (other)
+		xmpp_close(other);
 }
 
-/* A connection that cannot even begin frees one that is on its way. */
-static void test_free_early(void)
+/* A connection that cannot even begin closes one that is on its way. */
+static void test_close_early(void)
 {
-	int port, listener = listen_free(&port), failed;
+	int port, listener = listen_free(&port), result;
 	struct xmpp *conns[2];
 
 	closes = 0;
 	conns[0] = other = client("127.0.0.1", port);
-	conns[1] = client("does-not-exist.invalid", port);
-	conns[1]->on_close = free_other;
-	failed = xmpp_run(conns, 2);
-	check("a connection is freed before the loop sleeps", !failed && closes == 1 && !conns[0]);
+	conns[1] = client("does..not..exist", port);
+	conns[0]->on_close = note_end;
+	conns[1]->on_close = close_other;
+	result = xmpp_run(conns, 2);
+	check("a connection is closed before it is connected", !result && closes == 2);
+	xmpp_free(conns[0]);
 	xmpp_free(conns[1]);
 	close(listener);
 }
 
-/* A connection that is logged in, to whoever has fds[1]. */
+static void close_itself(struct xmpp *x, const char *reason)
+{
+	note_end(x, reason);
+	xmpp_close(x);
+}
+
+/* In on_close, xmpp_close() prevents the next attempt, and does not call on_close again. */
+static void test_close_in_on_close(void)
+{
+	struct xmpp *x = client("does..not..exist", 1);
+
+	closes = 0;
+	conn_of(x)->o.reconnect = 1;
+	x->on_close = close_itself;
+	check("closed in on_close", !xmpp_run(&x, 1) && closes == 1 && xmpp_retry_in(x) < 0);
+	xmpp_free(x);
+}
+
+/* Between two attempts, it calls on_close: the bot may be waiting for that. */
+static void test_close_while_waiting(void)
+{
+	struct xmpp *x = client("does..not..exist", 1);
+
+	closes = 0;
+	conn_of(x)->o.reconnect = 1;
+	x->on_close = note_end;
+	while (closes == 0 && xmpp_turn(&x, 1, 0) > 0)
+		;
+	check("waiting for the next attempt", closes == 1 && xmpp_retry_in(x) >= 0 && *ended);
+	xmpp_close(x);
+	check("closed while it waits", closes == 2 && !*ended && xmpp_turn(&x, 1, 0) == 0);
+	xmpp_free(x);
+}
+
+/* The pauses are random. Their limit doubles from one second to one minute, or to five if the
+ * server refuses us. */
+static void test_pauses(void)
+{
+	struct xmpp *x = client("localhost", 1);
+	struct conn *c = conn_of(x);
+	long longest = 0, ms;
+	int i, good = 1;
+
+	give_up(c, "refused");
+	check("a first login that is refused is not tried again", xmpp_retry_in(x) < 0);
+	c->o.reconnect = 1;
+	c->ready_at = 1;
+	for (i = 0; i < 300; i++) {
+		c->state = WAIT_HEADER;
+		lose(c, "lost");
+		ms = xmpp_retry_in(x);
+		good &= ms >= 0 && ms <= (i < 6 ? 1000L << i : 60000);
+		longest = ms > longest ? ms : longest;
+	}
+	check("pauses after a loss", good && longest > 30000);
+	for (i = 0; i < 300; i++) {
+		c->state = WAIT_HEADER;
+		give_up(c, "refused");
+		ms = xmpp_retry_in(x);
+		good &= ms >= 0 && ms <= 300000;
+		longest = ms > longest ? ms : longest;
+	}
+	check("pauses after a refusal", good && longest > 150000);
+	c->state = READY;
+	c->ready_at = now_ms() - 100000;
+	lose(c, "lost");
+	check("a loss after a while is a first loss", xmpp_retry_in(x) <= 1000);
+	xmpp_free(x);
+}
+
+/* Returns a connection that is logged in. fds[1] is the server's end. */
 static struct xmpp *logged_in(int fds[2])
 {
 	static const char header[] = "<stream:stream xmlns='" NS_CLIENT "' xmlns:stream='" NS_STREAM "'>";
@@ -344,13 +416,13 @@ static struct xmpp *logged_in(int fds[2])
 	c->state = READY;
 	c->o.reconnect = 1;
 	c->jid = strdup("a@localhost/1");
-	c->due = after(60000);
+	c->due = ms_from_now(60000);
 	*ended = '\0';
 	closes = 0;
 	return x;
 }
 
-/* The server says why it hangs up, but what we send fails first. */
+/* The server says why it closes the connection, but what we send fails first. */
 static void test_last_words(void)
 {
 	static const char conflict[] = "<stream:error><conflict xmlns='" NS_STREAMS "'/></stream:error>";
@@ -367,41 +439,13 @@ static void test_last_words(void)
 	xmpp_free(x);
 }
 
-static void free_it(struct xmpp *x, const struct xml_elem *answer, void *data)
-{
-	*(int *)data += !answer;
-	xmpp_free(x);
-}
-
 static void close_it(struct xmpp *x, const struct xml_elem *answer, void *data)
 {
 	*(int *)data += !answer;
 	xmpp_close(x);
 }
 
-/* Between two turns: the request that is answered with nothing frees what is
- * being freed, or closed. */
-static void test_free_between(void)
-{
-	struct xmpp *x;
-	int fds[2], asked_twice = 0;
-
-	x = logged_in(fds);
-	xmpp_request(x, "get", NULL, "<q/>", free_it, &asked_twice);
-	xmpp_request(x, "get", NULL, "<q/>", free_it, &asked_twice);
-	xmpp_free(x);
-	check("freed while it is freed", asked_twice == 2 && closes == 0);
-	close(fds[1]);
-	x = logged_in(fds);
-	xmpp_request(x, "get", NULL, "<q/>", free_it, &asked_twice);
-	conn_of(x)->state = CONNECTING; /* no stream to end: it ends at once */
-	xmpp_close(x);
-	check("freed while it is closed", asked_twice == 3 && closes == 0);
-	close(fds[1]);
-}
-
-/* The server is on this machine, and gone as soon as it has offered PLAIN: who is at
- * the other end of a connection cannot be asked any more. */
+/* The server is gone as soon as it has offered PLAIN. */
 static void test_gone_at_login(void)
 {
 	static const char plain[] = "<stream:features><mechanisms xmlns='" NS_SASL "'><mechanism>PLAIN</mechanism></mechanisms>"
@@ -421,26 +465,7 @@ static void test_gone_at_login(void)
 	xmpp_free(x);
 }
 
-/* A bot that is freed when its request is lost makes no other attempt, either. */
-static void test_free_when_lost(void)
-{
-	struct xmpp *x;
-	int fds[2], asked_once = 0;
-
-	x = logged_in(fds);
-	xmpp_request(x, "get", NULL, "<q/>", free_it, &asked_once);
-	close(fds[1]);
-	check("freed while it is lost", !xmpp_run(&x, 1) && asked_once == 1 && closes == 0 && !x);
-	x = logged_in(fds);
-	xmpp_request(x, "get", NULL, "<q/>", free_it, &asked_once);
-	conn_of(x)->busy = 1; /* as in a turn */
-	lose(conn_of(x), "no reason");
-	check("freed in a turn, and not to be tried again", asked_once == 2 && xmpp_retry_in(x) < 0);
-	destroy(conn_of(x));
-	close(fds[1]);
-}
-
-/* Turns the loop to the end of the connection; how often. */
+/* Turns the loop until the connection has ended. Returns how often. */
 static int turns_to_end(struct xmpp **x)
 {
 	int turns = 0;
@@ -450,7 +475,7 @@ static int turns_to_end(struct xmpp **x)
 	return turns;
 }
 
-/* A server that does not say goodbye: we wait for it in our sleep. */
+/* A server does not close its stream. The loop sleeps while it waits for that. */
 static void test_stop(void)
 {
 	struct xmpp *x;
@@ -464,13 +489,14 @@ static void test_stop(void)
 	xmpp_free(x);
 }
 
-/* A login through this command, which is not finished. */
-static struct xmpp *tunneled(const char *command)
+/* Returns a connection through this command. Its login is not finished in time. */
+static struct xmpp *tunneled(const char *command, long login_timeout)
 {
-	struct xmpp_options o = {.user = "a", .password = "a", .host = "localhost", .login_timeout = 50};
+	struct xmpp_options o = {.user = "a", .password = "a", .host = "a_b.example", .server = "::1", .port = 5269};
 	struct xmpp *x;
 
 	o.tunnel = command;
+	o.login_timeout = login_timeout;
 	x = xmpp_new(&o);
 	if (!x)
 		die("xmpp_new");
@@ -480,31 +506,57 @@ static struct xmpp *tunneled(const char *command)
 	return x;
 }
 
-/* Its end is looked for 50 times a second, and after a second it is killed. */
+/* It ignores signals and the end of its input, and it has started others. */
 static void test_stuck_tunnel(void)
 {
-	struct xmpp *x = tunneled("sleep 100");
-	int turns = turns_to_end(&x);
+	struct xmpp *x = tunneled("trap '' TERM INT; sleep 100 & sleep 100", 50);
+	int turns;
+	pid_t group;
 
-	check("a tunnel that does not end is awaited patiently", turns < 100 && closes == 1);
-	check("and is no reason", !strcmp(ended, "login not finished within 0.05 s: still no sign of the stream header"));
-	xmpp_free(x);
-}
-
-/* The bot wants the end while the tunnel is ending for another reason. */
-static void test_close_while_ending(void)
-{
-	struct xmpp *x = tunneled("sleep 0.6; exit 3");
-
-	while (conn_of(x)->state != ENDING && xmpp_turn(&x, 1, -1) > 0)
+	while (conn_of(x)->tunnel == 0 && xmpp_turn(&x, 1, 0) > 0)
 		;
-	xmpp_close(x);
-	xmpp_run(&x, 1);
-	check("closed while the tunnel ends", closes == 1 && !*ended);
+	group = conn_of(x)->tunnel;
+	turns = turns_to_end(&x);
+	check("a tunnel that does not end is killed", turns < 10 && closes == 1 && group > 0);
+	check("and is no reason", !strcmp(ended, "login not finished within 0.05 s: still waiting for the stream header"));
+	for (turns = 0; turns < 500 && !kill(-group, 0); turns++)
+		poll(NULL, 0, 10); /* until somebody has seen the end of what it started */
+	check("and nothing is left of its group", turns < 500);
 	xmpp_free(x);
 }
 
-/* A bot that closes when its request is lost wants no other attempt. */
+/* It says what it has found in its environment, as the text of a stream error. The server has
+ * said nothing else, so the reason shows it. */
+static void test_tunnel_environment(void)
+{
+	struct xmpp *x = tunneled("echo \"<stream:stream xmlns:stream='" NS_STREAM "'><stream:error>"
+		"<x xmlns='" NS_STREAMS "'/><text xmlns='" NS_STREAMS "'>$XMPP_HOST $XMPP_SERVER $XMPP_PORT</text>"
+		"</stream:error>\"", 5000);
+
+	turns_to_end(&x);
+	check("what a tunnel finds in its environment", !strcmp(ended, "stream error: x a_b.example ::1 5269"));
+	xmpp_free(x);
+}
+
+/* Signals that the program ignores have their default effect in the tunnel. */
+static void test_tunnel_signals(void)
+{
+	static const int signals[] = {SIGINT, SIGTERM, SIGPIPE, SIGCHLD};
+	struct xmpp *x;
+	size_t i;
+
+	for (i = 0; i < 4; i++)
+		signal(signals[i], SIG_IGN);
+	x = tunneled("for s in INT TERM PIPE; do sh -c \"kill -$s \\$\\$; exit 7\"; [ $? -gt 128 ] || exit; done; "
+	             "echo '<x/>'; sleep 100", 5000);
+	turns_to_end(&x);
+	for (i = 0; i < 4; i++)
+		signal(signals[i], SIG_DFL);
+	check("signals in a tunnel", !strncmp(ended, "unexpected <x", 13));
+	xmpp_free(x);
+}
+
+/* A bot that closes its connection when a request is lost wants no other attempt. */
 static void test_close_when_lost(void)
 {
 	struct xmpp *x;
@@ -522,7 +574,7 @@ static void test_close_when_lost(void)
  * numbers, but letters are left as they are (here a sharp s). */
 static void test_trace(void)
 {
-	static const char wanted[] = "S(b): <x>\nS(a): <y>\\x9B\\x0A\\x1B\\x7F\xC3\x9F\n";
+	static const char wanted[] = "S(b): <x>\nS(a): <y>\\xC2\\x9B\\x0A\\x1B\\x7F\xC3\x9F\n";
 	struct xmpp_options o = {.user = "a", .password = "a", .host = "localhost"};
 	char seen[100];
 	struct xmpp *a, *b;
@@ -547,8 +599,8 @@ static void test_trace(void)
 	fclose(o.trace);
 }
 
-/* A server's words in a reason: letters stay, control characters do not, and
- * no piece of a letter is left, where they were cut off or were bad. */
+/* In a reason, letters stay as they are. Spaces replace control characters, and pieces of letters
+ * that are cut off or not valid. */
 static void test_reason(void)
 {
 	char reason[] = "\xC3\xBC\xC2\x9B\x9B\nb\x80\xE2\x82\xAC\xE2\x82";
@@ -557,7 +609,7 @@ static void test_reason(void)
 	check("a tidy reason", !strcmp(reason, "\xC3\xBC    b \xE2\x82\xAC"));
 }
 
-/* What xmpp_send() and those built on it queue. */
+/* Checks what xmpp_send() and the functions that use it queue. */
 static void check_formats(struct xmpp *x)
 {
 	static const char wanted[] = "<a b='&lt;&apos;'>7%<c/>%x</a>"
@@ -571,10 +623,10 @@ static void check_formats(struct xmpp *x)
 	                 && !xmpp_join(x, "room@muc.localhost", "n&n") && !xmpp_leave(x, "room@muc.localhost", "n&n")
 	                 && !xmpp_send(x, "%"));
 	check("formats, the bytes", out->end - before == strlen(wanted) && !memcmp(out->bytes + before, wanted, strlen(wanted)));
-	xmpp_free(x);
+	xmpp_close(x);
 }
 
-/* Line breaks are five bytes each when they are escaped. */
+/* A line break takes five bytes when it is escaped. */
 static void test_too_long(void)
 {
 	static char body[120001], wanted[] = "<a>b</a>";
@@ -600,11 +652,12 @@ static void test_formats(void)
 
 	x->on_ready = check_formats;
 	xmpp_run(&x, 1);
+	xmpp_free(x);
 	finish(child);
 	close(listener);
 }
 
-/* 3 MB are queued while the server does not read, then all of it arrives. */
+/* 3 MB are queued while the server does not read. Then all of it arrives. */
 static void fill_queue(struct xmpp *x)
 {
 	char body[3001];
@@ -621,7 +674,7 @@ static void fill_queue(struct xmpp *x)
 	xmpp_wake_after(x, 50);
 }
 
-/* Lets the server read, and leaves when all has gone out. */
+/* Lets the server read, and closes the connection when everything has been sent. */
 static void tell(struct xmpp *x)
 {
 	if (wakes++ == 0 && write(told[1], "", 1) != 1)
@@ -657,8 +710,18 @@ static void test_queue(void)
 static void test_options(void)
 {
 	struct xmpp_options o = {.user = "a", .host = "localhost"};
+	struct xmpp *x;
 
 	check("no password", xmpp_new(&o) == NULL && errno == EINVAL);
+	o.password = "a";
+	o.port = 65536;
+	check("a port that is too large", xmpp_new(&o) == NULL && errno == EINVAL);
+	o.port = -1;
+	check("a negative port", xmpp_new(&o) == NULL && errno == EINVAL);
+	o.port = 65535;
+	x = xmpp_new(&o);
+	check("the last port", x != NULL && !*xmpp_jid(x) && xmpp_retry_in(x) >= 0);
+	xmpp_free(x);
 	xmpp_free(NULL);
 }
 
@@ -667,16 +730,18 @@ int main(void)
 	test_addresses();
 	test_descriptors();
 	test_timers();
-	test_free();
-	test_free_early();
+	test_close();
+	test_close_early();
+	test_close_in_on_close();
+	test_close_while_waiting();
+	test_pauses();
 	test_last_words();
-	test_free_between();
 	test_close_when_lost();
 	test_gone_at_login();
-	test_free_when_lost();
 	test_stop();
 	test_stuck_tunnel();
-	test_close_while_ending();
+	test_tunnel_environment();
+	test_tunnel_signals();
 	test_trace();
 	test_reason();
 	test_formats();

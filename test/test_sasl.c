@@ -1,5 +1,5 @@
-/* test_sasl.c - the building blocks of the login, against the vectors that the
- * standards print. They are static in xmpp.c, so it is included whole. */
+/* test_sasl.c - tests the building blocks of the login with the test vectors in the
+ * standards. They are static in xmpp.c, so it is included whole. */
 #include "../xmpp.c"
 
 static int passed, failed;
@@ -21,15 +21,18 @@ static int same_hex(const uint8_t *digest, const char *hex)
 	return !strcmp(got, hex);
 }
 
-static void sha1_hex(const char *what, const char *data, size_t n, int times, const char *hex)
+static void sha1_hex(const char *what, const char *data, size_t n, size_t times, const char *hex)
 {
-	struct sha1 s;
 	uint8_t digest[20];
+	struct buffer b = {0};
 
-	sha1_init(&s);
+	buffer_append(&b, "", 0);
 	while (times-- > 0)
-		sha1_update(&s, data, n);
-	sha1_final(&s, digest);
+		buffer_append(&b, data, n);
+	if (b.failed)
+		abort();
+	sha1(b.bytes, b.end, digest);
+	buffer_free(&b);
 	check(what, same_hex(digest, hex));
 }
 
@@ -47,6 +50,8 @@ static void test_sha1(void)
 	sha1_hex("SHA-1 of ten times 64 digits", "0123456701234567012345670123456701234567012345670123456701234567", 64, 10,
 	         "dea356a2cddd90c7a7ecedc5ebb563934f460452");
 	sha1_hex("SHA-1 of 55 a", x, 55, 1, "c1c8bbdc22796e28c0e15163d20899b65621d65a");
+	sha1_hex("SHA-1 of 56 a", x, 56, 1, "c2db330f6083854c99d4b5bfb6e8f29f201be699");
+	sha1_hex("SHA-1 of 63 a", x, 63, 1, "03f09f5b158a7a8cdad920bddc29b81c18a551f5");
 	sha1_hex("SHA-1 of 64 a", x, 64, 1, "0098ba824b5c16427bd7a1122a5a442a25ec644d");
 }
 
@@ -54,7 +59,7 @@ static void hmac_hex(const char *what, const char *key, size_t key_n, const char
 {
 	uint8_t digest[20];
 
-	hmac_once(key, key_n, data, n, digest);
+	hmac(key, key_n, data, n, digest);
 	check(what, same_hex(digest, hex));
 }
 
@@ -86,13 +91,10 @@ static void test_hmac(void)
 static void pbkdf2_hex(const char *what, const char *password, const char *salt, long rounds, const char *hex)
 {
 	uint8_t room[64], result[20];
-	struct pbkdf2 p;
 
 	memcpy(room, salt, strlen(salt));
 	memcpy(room + strlen(salt), "\0\0\0\1", 4);
-	pbkdf2_init(&p, password, room, strlen(salt) + 4, rounds);
-	pbkdf2_run(&p, rounds);
-	to_bytes(p.result, result);
+	pbkdf2(password, room, strlen(salt) + 4, rounds, result);
 	check(what, same_hex(result, hex));
 }
 
@@ -150,29 +152,105 @@ static void test_base64(void)
 	not_base64("Zg==Zg==");
 }
 
-/* RFC 5802 section 5: user "user", password "pencil". */
+/* Returns an element with this text, as a server would send it. */
+static struct xml_elem *element(const char *name, const char *text)
+{
+	struct xmlstream *xs = xmlstream_new(0);
+	struct xml_elem *e, *header;
+	struct buffer b = {0};
+
+	buffer_format(&b, "<a><%r>%s</%r>", name, text, name);
+	if (b.failed || !xs || xmlstream_feed(xs, b.bytes, b.end) || xmlstream_next(xs, &header) != XML_OPEN
+	    || xmlstream_next(xs, &e) != XML_STANZA)
+		abort();
+	xml_free(header);
+	xmlstream_free(xs);
+	buffer_free(&b);
+	return e;
+}
+
+static char *base64_of(const char *text)
+{
+	struct buffer b = {0};
+
+	append_base64(&b, text, strlen(text));
+	return b.bytes;
+}
+
+/* Have these texts been queued, in base64 in an element of that name? */
+static int has_said(const struct conn *c, const char *name, const char *text)
+{
+	char *base64 = base64_of(text);
+	struct buffer b = {0};
+	int same;
+
+	buffer_format(&b, "<%r xmlns='" NS_SASL "'>%r</%r>", name, base64, name);
+	same = b.end == c->out.end && !memcmp(b.bytes, c->out.bytes, b.end);
+	buffer_free(&b);
+	free(base64);
+	return same;
+}
+
+/* Gives the connection an element with this text in base64. Returns what the function returns. */
+static int hears(struct conn *c, int (*take)(struct conn *, const struct xml_elem *), const char *text)
+{
+	char *base64 = base64_of(text);
+	struct xml_elem *e = element("x", base64);
+	int result = take(c, e);
+
+	free(base64);
+	xml_free(e);
+	return result;
+}
+
+/* RFC 5802 section 5: the user is "user", and the password "pencil". */
 static void test_scram(void)
 {
-	static const char final[] = "c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j";
-	struct buffer proof64 = {0}, signature = {0};
-	struct scram s = {.final = 0};
-	uint8_t proof[20];
+	struct xmpp_options options = {.user = "user", .password = "pencil", .host = "localhost"};
+	struct xmpp *x = xmpp_new(&options);
+	struct conn *c = conn_of(x);
 
-	buffer_format(&s.messages, "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL");
-	check("SCRAM server-first-message", !read_challenge(&s, "pencil",
-		"r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096"));
-	check("SCRAM client-final-message", s.messages.end - s.final == strlen(final)
-	                                    && !memcmp(s.messages.bytes + s.final, final, strlen(final)));
-	check("a portion of the rounds", pbkdf2_run(&s.hash, 1000) == 0 && s.hash.rounds == 3095);
-	check("no more rounds than needed", pbkdf2_run(&s.hash, 3100) == 5);
-	scram_prove(s.hash.result, s.messages.bytes + 3, s.messages.end - 3, proof, s.signature);
-	append_base64(&proof64, proof, sizeof proof);
-	append_base64(&signature, s.signature, sizeof s.signature);
-	check("SCRAM proof", is(&proof64, "v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=", 28));
-	check("SCRAM server signature", is(&signature, "rmF9pqV8S7suAoZWja4dJRkFsKQ=", 28));
-	buffer_free(&proof64);
-	buffer_free(&signature);
-	buffer_free(&s.messages);
+	c->state = WAIT_CHALLENGE;
+	buffer_format(&c->scram, "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL");
+	check("SCRAM server-first-message", !hears(c, take_challenge,
+	      "r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096"));
+	check("SCRAM client-final-message", c->state == WAIT_SUCCESS && has_said(c, "response",
+	      "c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts="));
+	check("SCRAM server-final-message", !hears(c, take_success, "v=rmF9pqV8S7suAoZWja4dJRkFsKQ="));
+	check("a new stream", c->state == WAIT_HEADER_AGAIN);
+	xmpp_free(x);
+}
+
+/* A server may ask for a million rounds, and no more. */
+static void test_rounds(void)
+{
+	static const char *const challenges[] = {
+		"r=fyko+d2lbbFgONRv9qkxdawLx,s=QSXCR+Q6sek8bf92,i=1000000",
+		"r=fyko+d2lbbFgONRv9qkxdawLx,s=QSXCR+Q6sek8bf92,i=1000001"
+	};
+	struct xmpp_options options = {.user = "user", .password = "pencil", .host = "localhost"};
+	struct xmpp *x;
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		x = xmpp_new(&options);
+		conn_of(x)->state = WAIT_CHALLENGE;
+		buffer_format(&conn_of(x)->scram, "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL");
+		check(challenges[i], (hears(conn_of(x), take_challenge, challenges[i]) == 0) == (i == 0));
+		xmpp_free(x);
+	}
+}
+
+/* In a user name, = and , are written in another way. */
+static void test_user_name(void)
+{
+	struct xmpp_options options = {.user = "a=b,c", .password = "pencil", .host = "localhost"};
+	struct xmpp *x = xmpp_new(&options);
+	const char *wanted = "n,,n=a=3Db=2Cc,r=";
+
+	check("a user name with = and ,", !begin_scram(conn_of(x))
+	      && !strncmp(conn_of(x)->scram.bytes, wanted, strlen(wanted)));
+	xmpp_free(x);
 }
 
 static void test_jids(void)
@@ -185,6 +263,50 @@ static void test_jids(void)
 	check("nobody is nobody", !xmpp_same_jid(NULL, NULL) && !xmpp_same_account("romeo@example.net", NULL));
 }
 
+static void control(const char *what, const char *s, size_t n)
+{
+	check(what, xmpp_control(s) == n);
+}
+
+static void test_control(void)
+{
+	control("control characters of ASCII", "\x1B[31m", 1);
+	control("delete", "\x7F", 1);
+	control("a letter", "a", 0);
+	control("the end of the string", "", 0);
+	control("a control character of ISO 8859-1", "\xC2\x9B", 2);
+	control("a no-break space", "\xC2\xA0", 0);
+	control("half of a character", "\xC2", 0);
+	control("an Arabic letter mark", "\xD8\x9C", 2);
+	control("an Arabic letter", "\xD8\x9D", 0);
+	control("a left-to-right mark", "\xE2\x80\x8E", 3);
+	control("a line separator", "\xE2\x80\xA8", 3);
+	control("a right-to-left override", "\xE2\x80\xAE", 3);
+	control("a narrow no-break space", "\xE2\x80\xAF", 0);
+	control("a right-to-left isolate", "\xE2\x81\xA7", 3);
+	control("an invisible operator", "\xE2\x81\xA3", 0);
+	control("two thirds of a character", "\xE2\x80", 0);
+	control("a dash", "\xE2\x80\x94", 0);
+}
+
+/* Status codes of rooms are numbers, and only those in the right namespace count. */
+static void test_status(void)
+{
+	struct xmlstream *xs = xmlstream_new(0);
+	struct xml_elem *header, *e;
+	static const char text[] = "<a><presence><x xmlns='" NS_MUC "#user'><item/><status/><status code='100'/><status code='110'/></x>"
+		"<status xmlns='" NS_MUC "#user' code='201'/></presence>";
+
+	if (!xs || xmlstream_feed(xs, text, strlen(text)) || xmlstream_next(xs, &header) != XML_OPEN
+	    || xmlstream_next(xs, &e) != XML_STANZA)
+		abort();
+	check("status codes", xmpp_has_status(e, 100) && xmpp_has_status(e, 110) && !xmpp_has_status(e, 201)
+	      && !xmpp_has_status(e, 0) && !xmpp_has_status(e, 11) && !xmpp_has_status(NULL, 110));
+	xml_free(header);
+	xml_free(e);
+	xmlstream_free(xs);
+}
+
 int main(void)
 {
 	test_sha1();
@@ -192,7 +314,11 @@ int main(void)
 	test_pbkdf2();
 	test_base64();
 	test_scram();
+	test_rounds();
+	test_user_name();
 	test_jids();
+	test_control();
+	test_status();
 	printf("%d passed, %d failed\n", passed, failed);
 	return failed > 0;
 }

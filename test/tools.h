@@ -41,3 +41,16 @@ static char *base64_decode(const char *s, size_t len, size_t *n)
 	*n = b.end;
 	return buffer_append(&b, "\0\0\0\1", 4) ? NULL : b.bytes;
 }
+
+/* Returns the value of an attribute in a SCRAM message like r=...,s=...,i=..., or NULL. It is *n
+ * bytes long, up to the next comma, and may contain a = itself. */
+static const char *scram_attr(const char *message, char name, size_t *n)
+{
+	while (message && (message[0] != name || message[1] != '=')) {
+		message = strchr(message, ',');
+		if (message)
+			message++;
+	}
+	*n = message ? strcspn(message + 2, ",") : 0;
+	return message ? message + 2 : NULL;
+}
