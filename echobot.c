@@ -10,16 +10,16 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The ids of our messages begin with this. Another echobot that hears one of them must not echo
- * it, or the two of them would never stop. */
+/* The ids of our messages begin with this. An echobot ignores such messages. Otherwise two
+ * echobots would answer each other forever. */
 #define ECHO_ID "echo-"
 
-/* What goes wrong, as bits of the bot's data, where the exit status is collected. */
+/* Errors, as bits of the int that bot->data points to. If any is set, the exit status is 1. */
 enum { NOT_PRINTED = 1, NOT_CONNECTED = 2 };
 
-/* True if somebody says this to us now. An error must not be answered, since the answer would
- * come back as another error. A delayed message is from a time when we were not there (XEP-0203).
- * A type that we do not know counts as normal (RFC 6121 section 5.2.2). */
+/* True if this message should be echoed. An error must not be answered, since the answer would
+ * come back as another error. A delayed message was sent while we were offline (XEP-0203). A type
+ * that we do not know counts as normal (RFC 6121 section 5.2.2). */
 static int wants_echo(struct xmpp *x, const struct xml_elem *message, const struct xml_elem *body)
 {
 	const char *from = xml_get(message, "from"), *id = xml_get(message, "id");
@@ -54,7 +54,7 @@ static void print_line(struct xmpp *x, const char *a, const char *b, const char 
 
 /* S: <message from='alice@localhost/phone' type='chat' id='m1'><body>hi</body></message>
  * C: <message to='alice@localhost/phone' type='chat' id='echo-m1'><body>hi</body></message>
- * If the echo cannot be sent, for example because the queue is full, the sender misses it. */
+ * If the echo cannot be sent, for example because the queue is full, it is dropped. */
 static void echo(struct xmpp *x, const struct xml_elem *message)
 {
 	const struct xml_elem *body = xml_child(message, "body", message->ns);
@@ -87,7 +87,7 @@ static void announce(struct xmpp *x)
 	print_line(x, "echobot: ", "ready as ", xmpp_jid(x));
 }
 
-/* Without a reason, the connection ended because we closed it. */
+/* Reports why the connection ended. `reason` is NULL if we closed it. */
 static void report_end(struct xmpp *x, const char *reason)
 {
 	long ms = xmpp_retry_in(x);
@@ -100,7 +100,7 @@ static void report_end(struct xmpp *x, const char *reason)
 	*(int *)x->data |= reason ? NOT_CONNECTED : 0;
 }
 
-/* Logs out. A second signal ends the process at once, even if it waits for its output. */
+/* Logs out. A second signal ends the process at once, even if it is blocked writing output. */
 static void stop(int number)
 {
 	(void)number;
@@ -148,7 +148,7 @@ static int read_options(int argc, char **argv, struct xmpp_options *o)
 		}
 	}
 	if (strchr(o->user, '@')) {
-		fputs("echobot: -u takes only what is before the @; -t takes the rest\n", stderr);
+		fputs("echobot: give -u the part before the @, and -t the part after it\n", stderr);
 		return 2;
 	}
 	o->password = getenv("XMPP_PASSWORD") ? getenv("XMPP_PASSWORD") : o->user;
@@ -158,7 +158,7 @@ static int read_options(int argc, char **argv, struct xmpp_options *o)
 int main(int argc, char **argv)
 {
 	struct xmpp_options options = {.user = "echobot", .host = "localhost", .reconnect = 1};
-	struct sigaction action = {.sa_handler = stop};
+	struct sigaction action = {.sa_handler = stop, .sa_flags = SA_RESTART};
 	struct xmpp *bot;
 	int errors = 0, status = read_options(argc, argv, &options);
 

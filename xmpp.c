@@ -9,7 +9,7 @@
  * function queues its reply, sets the next state, and returns. Only the loop ever waits, in
  * pselect().
  *
- *     WAITING <------------------------------------------------ lose(), from any state
+ *     WAITING <------------------------ any state can end here, or in CLOSED: see "Ends"
  *        | start()
  *     CONNECTING                to one address after the other; a tunnel needs no such state
  *        | connected()
@@ -32,7 +32,7 @@
  *        | take_resource() -------------------> WAIT_SESSION       old servers only
  *        |                                          | take_session()
  *     READY <---------------------------------------'
- *        | xmpp_close()
+ *        | xmpp_close(), which works in any state
  *     CLOSING                   S: </stream:stream>
  *        | lose()
  *     CLOSED
@@ -91,31 +91,31 @@ enum {
 	PING_AFTER = 60000,      /* ms of silence, unless the options say otherwise */
 	PING_TIMEOUT = 30000,    /* ms, unless the options say otherwise */
 	ATTEMPT_TIMEOUT = 5000,  /* ms for one address while there are others to try */
-	REQUEST_TIMEOUT = 30000, /* ms until a request is given up */
+	REQUEST_TIMEOUT = 30000, /* ms to wait for the answer to a request */
 	CLOSE_TIMEOUT = 1000,    /* ms for the server to close its stream as well */
 	FIRST_RETRY = 1000,      /* ms; the longest pause after the first loss; it doubles */
 	LAST_RETRY = 60000,      /* ms; the longest pause after many losses */
 	REFUSED_RETRY = 300000,  /* ms; the same, if the server refuses us */
-	HEALTHY = 60000,         /* ms; a loss after so long is a first loss */
+	HEALTHY = 60000,         /* ms; a loss after this long counts as the first */
 	REASON_SIZE = 512,       /* bytes of a reason, for on_close */
-	MAX_SHOWN = 300,         /* bytes that the trace shows of what led to an error */
+	MAX_SHOWN = 300,         /* bytes that the trace shows of invalid input */
 	MAX_OUTPUT = 4 << 20,    /* bytes queued for a server that does not read */
 	MAX_SENT = 250000,       /* bytes of a stanza; many servers allow 256 KiB */
 	READ_SIZE = 64 * 1024,   /* bytes read at once */
 	NONCE = 24,              /* base64 digits of our nonce */
 	MIN_ROUNDS = 4096,       /* of PBKDF2; fewer would make guessing the password easy */
-	MAX_ROUNDS = 1000000     /* more would keep us busy for too long: these take 0.4 s */
+	MAX_ROUNDS = 1000000     /* more would take too long; this many take 0.4 s */
 };
 
-/* The order matters: a state that is less than another one comes earlier in a login. Each state
- * has one time, `due`, when it has lasted long enough; see time_is_up().
+/* The order matters: the earlier a state comes in a login, the lower its value. Each state has one
+ * timer, `due`; see time_is_up().
  *
  *     WAITING           when to connect
  *     CONNECTING        when to give up this address
  *     WAIT_...          when the login must be finished
  *     READY             when to ping the server, or when it must have answered a ping
  *     CLOSING           when the server must have closed its stream
- *     CLOSED            0, which is never; in on_close, when to connect again */
+ *     CLOSED            never (0); in on_close, when to connect again */
 enum state {
 	WAITING, CONNECTING, WAIT_HEADER, WAIT_FEATURES, WAIT_ACCOUNT, WAIT_CHALLENGE, WAIT_SUCCESS,
 	WAIT_HEADER_AGAIN, WAIT_BIND_FEATURES, WAIT_BIND, WAIT_SESSION, READY, CLOSING, CLOSED
@@ -144,7 +144,7 @@ struct conn {
 	struct xmpp x;          /* the public part; first, so that &c->x is c */
 	struct xmpp_options o;  /* with defaults filled in; reconnect and create may become 0 */
 	enum state state;
-	int64_t due;            /* when this state has lasted long enough; see enum state */
+	int64_t due;            /* the timer of this state; see enum state */
 	int64_t wake;           /* when to call on_wake; 0 for never */
 	int64_t ready_at;       /* when a login last succeeded; 0: never */
 	int losses;             /* the number of losses in a row */
@@ -153,13 +153,13 @@ struct conn {
 	struct addrinfo *addrs; /* the addresses of the server, while connecting */
 	struct addrinfo *addr;  /* the next one to try */
 	int private;            /* what we send stays on this machine, or a tunnel protects it */
-	int pinged;             /* the server has been pinged since it was last heard */
+	int pinged;             /* we have sent a ping and received nothing since */
 	int wants_session;      /* the server insists on a session */
 	struct buffer out;      /* bytes that have not been sent yet */
 	struct xmlstream *xs;
 	int (*begin_login)(struct conn *); /* with the mechanism that was chosen */
 	struct buffer scram;    /* the SCRAM messages so far: n,,first,challenge,final */
-	struct buffer final;    /* base64 of what the server must say last in SCRAM, until it has */
+	struct buffer final;    /* base64 of the final SCRAM message that we expect; then empty */
 	const char *resource;   /* the resource to ask for, or NULL */
 	char *jid;              /* our full JID, once it is bound */
 	struct request *requests, **request_tail; /* oldest first */
@@ -194,7 +194,7 @@ static int64_t ms_from_now(long ms)
 	return now_ms() + (ms < INT32_MAX ? ms : INT32_MAX);
 }
 
-/* Fills n bytes with what nobody can guess. Returns 0 or -1. */
+/* Fills n bytes with unpredictable data. Returns 0 or -1. */
 static int random_bytes(void *to, size_t n)
 {
 	int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
@@ -220,32 +220,33 @@ size_t xmpp_control(const char *s)
 	return u[0] == 0xE2 && u[1] == 0x81 && u[2] >= 0xA6 && u[2] <= 0xA9 ? 3 : 0;
 }
 
-/* Prints n bytes, a stanza, on one line in the notation of the RFCs. `who` is C or S. Only the
- * first tag is shown if our password is in it: when an account is created, which the server may
- * repeat (XEP-0077 section 3.1.1), and with PLAIN. */
+/* Prints a stanza of n bytes on one line in the notation of the RFCs. `who` is C or S. If it may
+ * contain our password, only the first tag is shown: with PLAIN, and until the server has created
+ * the account, since it may repeat the password (XEP-0077 section 3.1.1). */
 static void trace(const struct conn *c, char who, const char *p, size_t n)
 {
 	int plain = who == 'C' && c->state == WAIT_SUCCESS && !c->scram.bytes;
-	int secret = plain || c->state == WAIT_ACCOUNT;
-	const char *name = c->o.trace_name, *end = p + n, *tag_end = memchr(p, '>', n);
+	int secret = plain || (c->o.create && c->state >= WAIT_ACCOUNT);
+	const char *name = c->o.trace_name, *tag_end = memchr(p, '>', n);
+	const char *end = p + n, *shown = end;
 	size_t control;
 
 	if (!c->o.trace)
 		return;
 	if (secret)
-		end = tag_end ? tag_end + 1 : p;
+		shown = tag_end ? tag_end + 1 : p;
 	fprintf(c->o.trace, name ? "%c(%s): " : "%c: ", who, name);
-	while (p < end) {
+	while (p < shown) {
 		control = xmpp_control(p);
 		if (control == 0)
 			putc(*p++, c->o.trace);
 		for (; control > 0; control--)
 			fprintf(c->o.trace, "\\x%02X", (unsigned char)*p++);
 	}
-	fputs(secret ? "****\n" : "\n", c->o.trace);
+	fputs(shown < end ? "****\n" : "\n", c->o.trace);
 }
 
-/* Queues all of it or nothing. Returns 0, or -1 and sets errno. */
+/* Formats XML, and queues all of it or nothing. Returns 0, or -1 and sets errno. */
 static int queue_v(struct conn *c, const char *format, va_list ap)
 {
 	size_t before = c->out.end - c->out.start, added;
@@ -259,6 +260,8 @@ static int queue_v(struct conn *c, const char *format, va_list ap)
 	added = c->out.end - c->out.start - before;
 	if (failed || added > MAX_SENT) {
 		c->out.end -= added;
+		if (c->out.bytes)
+			c->out.bytes[c->out.end] = '\0';
 		c->out.failed = 0;
 		errno = failed ? ENOMEM : EMSGSIZE;
 		return -1;
@@ -269,8 +272,8 @@ static int queue_v(struct conn *c, const char *format, va_list ap)
 
 static int lose(struct conn *c, const char *format, ...);
 
-/* Queues what the library itself must send. If that fails, the connection is lost; only what is too
- * long is not sent, since somebody else may have made it so. Returns 0, or -1 if it is lost. */
+/* Queues output of the library itself. Output that is too long is dropped, since a peer may have
+ * caused its length. Any other failure ends the connection. Returns 0, or -1 if it has ended. */
 static int say(struct conn *c, const char *format, ...)
 {
 	va_list ap;
@@ -288,10 +291,9 @@ static int would_block(void)
 	return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
 
-/* Sends what the socket takes now; send() may always take less than all. If the server has
- * closed the connection, it may have said why, and we have not read that yet. So in this case the
- * output is discarded, and recv() will report the end. Returns 0, or -1 if the connection is
- * broken in another way. */
+/* Sends as much as the socket takes now. If the server has closed the connection, it may have sent
+ * a reason that we have not read yet. Then the output is discarded, and recv() will report the
+ * end. Returns 0, or -1 if the connection is broken in another way. */
 static int flush(struct conn *c)
 {
 	struct buffer *b = &c->out;
@@ -313,14 +315,14 @@ static int flush(struct conn *c)
 /* How a connection ends, and who calls whom:
  *
  *     the server, the network or a timer ---> lose() ----.
- *     what another attempt would not mend --> give_up() -+--> end() --> tear_down()
+ *     errors that would only recur ---------> give_up() -+--> end() --> tear_down()
  *     the bot, or xmpp_stop() --------------> xmpp_close()     |            ^
  *                                               |              '--> on_close()
  *                                               '--> CLOSING: lose() later  |
  *     the bot, outside the loop ------------> xmpp_free() ------------------'
  *
  * end() decides whether the connection is WAITING for another attempt. tear_down() frees what
- * belongs to this connection, and gives the pending requests their NULL. */
+ * belongs to this connection, and calls the callbacks of pending requests with NULL. */
 
 /* Removes the request at *link from the list and calls back. */
 static void answer_request(struct conn *c, struct request **link, const struct xml_elem *answer)
@@ -336,8 +338,8 @@ static void answer_request(struct conn *c, struct request **link, const struct x
 	free(r);
 }
 
-/* Kills the tunnel's command, which may have left its process group, and what it has started. It
- * has nothing left to do: all that matters has been sent and received. */
+/* Kills the tunnel's process group, and the command itself in case it has left the group. After a
+ * polite end nothing is left to send. After an error, the last bytes may be lost. */
 static void end_tunnel(struct conn *c)
 {
 	if (c->tunnel <= 0)
@@ -401,9 +403,9 @@ static void tidy(char *reason)
 		*--p = '\0';
 }
 
-/* Ends a connection. `format` makes the reason; NULL means that the bot wanted it, and then
- * nothing that went wrong matters. The next attempt comes after at most `longest` ms; 0 means
- * that there is none. */
+/* Ends a connection. `format` gives the reason; it is NULL if the bot closed the connection.
+ * Errors while closing are not reported. The next attempt follows within `longest` ms, or never
+ * if that is 0. */
 static void end(struct conn *c, uint32_t longest, const char *format, va_list ap)
 {
 	char reason[REASON_SIZE];
@@ -443,8 +445,8 @@ static int lose(struct conn *c, const char *format, ...)
 	return -1;
 }
 
-/* Ends a connection for a reason that would only come again, unless a login has succeeded before:
- * then the reason may be temporary, but the server may not like many attempts. Always -1. */
+/* Ends a connection for good, since another attempt would fail as well. But once a login has
+ * succeeded, the error may be temporary, so we retry after a longer pause. Always returns -1. */
 static int give_up(struct conn *c, const char *format, ...)
 {
 	va_list ap;
@@ -504,9 +506,9 @@ static int close_failed(int fd)
 	return -1;
 }
 
-/* Replaces `fd` with a duplicate that does not block, is closed in commands that we start, and
- * which select() can watch. It is numbered 3 or higher: if the program's output is closed, what
- * it prints must not go into the stream. Returns -1 and sets errno on failure. */
+/* Replaces `fd` with a non-blocking, close-on-exec duplicate that select() can watch. It is
+ * numbered 3 or higher: if the program was started with its standard output closed, its output
+ * must not go into the stream. Returns -1 and sets errno on failure. */
 static int prepare(int fd)
 {
 	int prepared = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -543,7 +545,7 @@ static int is_loopback(const struct sockaddr *a)
 	return a->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&six->sin6_addr);
 }
 
-/* Tries the next address, and the one after it, until one is on its way. `error` says why the
+/* Starts to connect to the next address, skipping any that fail at once. `error` says why the
  * last one failed. */
 static int connect_next(struct conn *c, int error)
 {
@@ -602,9 +604,9 @@ static void run_tunnel(const struct conn *c, int io)
 	_exit(127);
 }
 
-/* Starts a command that carries our stream, as ssh's ProxyCommand does. What it reads and writes
- * is one end of a pair of sockets; the other end is our connection. It gets a process group of its
- * own, so that Ctrl-C does not end it: we still need it to close the stream. */
+/* Starts a command that carries our stream, as ssh's ProxyCommand does. Its standard input and
+ * output are one end of a socket pair; our connection is the other. The command gets a process
+ * group of its own, so that Ctrl-C does not end it: we still need it to close the stream. */
 static int open_tunnel(struct conn *c)
 {
 	int fds[2] = {-1, -1};
@@ -625,9 +627,9 @@ static int open_tunnel(struct conn *c)
 	return open_stream(c, WAIT_HEADER);
 }
 
-/* Starts to connect to the host itself, unless options.server says otherwise: to look for SRV
- * records (RFC 6120 section 3.2.1) takes a library for DNS. getaddrinfo() may wait for a name
- * server. It is the only call in the loop that waits for the network; libc has no other one. */
+/* Starts to connect to options.server, or by default to the host itself: SRV records (RFC 6120
+ * section 3.2.1) would need a DNS library. getaddrinfo() is the only call in the loop that may
+ * wait for the network; libc has no non-blocking version. */
 static int start(struct conn *c)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_protocol = IPPROTO_TCP};
@@ -739,8 +741,8 @@ static int choose_mechanism(struct conn *c, const struct xml_elem *e)
 	else if (offers(mechanisms, "PLAIN") && c->private)
 		c->begin_login = begin_plain;
 	else
-		return give_up(c, "no mechanism to log in with: the server offers neither "
-		                  "SCRAM-SHA-1, nor PLAIN where nobody can listen");
+		return give_up(c, "the server offers no mechanism that we can use: SCRAM-SHA-1, "
+		                  "or PLAIN through a tunnel or on this machine");
 	return c->o.create ? create_account(c) : c->begin_login(c);
 }
 
@@ -750,7 +752,7 @@ static int choose_mechanism(struct conn *c, const struct xml_elem *e)
 static int create_account(struct conn *c)
 {
 	if (!c->private)
-		return give_up(c, "an account can only be created where nobody can listen");
+		return give_up(c, "creating an account needs a tunnel or a server on this machine");
 	c->state = WAIT_ACCOUNT;
 	return say(c, "<iq type='set' id='register'><query xmlns='jabber:iq:register'>"
 	              "<username>%s</username><password>%s</password></query></iq>",
@@ -782,7 +784,7 @@ static int take_account(struct conn *c, const struct xml_elem *e)
 
 /* -------------------------------------------------------------------- SASL */
 
-/* Queues base64 of the bytes of b from `from` on, in the place of %r in the format. */
+/* Queues `format`; its %r is the bytes of b from offset `from` on, in base64. */
 static int say_base64(struct conn *c, const char *format, const struct buffer *b, size_t from)
 {
 	struct buffer base64 = {0};
@@ -835,8 +837,8 @@ static int begin_scram(struct conn *c)
 	                  &c->scram, 0);
 }
 
-/* Reads the server's first message, and hashes the password as it says. Returns NULL, or what is
- * wrong with the message. Neither a nonce nor base64 has a comma in it. */
+/* Reads the server's first message, and hashes the password with its salt and rounds. Returns
+ * NULL, or an error message. Neither a nonce nor base64 contains a comma. */
 static const char *read_challenge(struct conn *c, const char *message, uint8_t salted[20])
 {
 	const char *ours = c->scram.bytes + c->scram.end - NONCE;
@@ -861,8 +863,8 @@ static const char *read_challenge(struct conn *c, const char *message, uint8_t s
 	return failed ? "its salt is not base64" : NULL;
 }
 
-/* Computes the proof that we know the password, and the signature with which the server must prove
- * that it does. Both are for these n bytes of messages; RFC 5802 section 3, names as there. */
+/* Computes the proof that we know the password, and the signature that proves that the server
+ * knows it, too. Both cover these n bytes of messages. Names are as in RFC 5802 section 3. */
 static void scram_prove(const uint8_t salted[20], const char *messages, size_t n,
                         uint8_t proof[20], uint8_t signature[20])
 {
@@ -886,11 +888,11 @@ static void scram_prove(const uint8_t salted[20], const char *messages, size_t n
 static int take_challenge(struct conn *c, const struct xml_elem *e)
 {
 	struct buffer first = {0}, final = {0}, *said = &c->scram;
-	const char *error = "it is not base64";
+	const char *error = "it is empty, or not base64";
 	uint8_t salted[20], proof[20], signature[20];
 	size_t response = 0;
 
-	if (!decode_base64(&first, e->text, strlen(e->text)))
+	if (!decode_base64(&first, e->text, strlen(e->text)) && first.bytes)
 		error = read_challenge(c, first.bytes, salted);
 	if (!error) {
 		buffer_format(said, ",%r,", first.bytes);
@@ -913,10 +915,10 @@ static int take_challenge(struct conn *c, const struct xml_elem *e)
 	return say_base64(c, "<response xmlns='" NS_SASL "'>%r</response>", said, response);
 }
 
-/* Checks the server's final message: anybody can say success, but only a server that knows our
- * password can sign it. More may follow after a comma; that does not change the digits before it,
- * since v=signature is 30 bytes long, a multiple of three. Returns 0, or -1 if the connection has
- * been ended. */
+/* Checks the server's final message. Any server can send <success/>, but only one that knows our
+ * password can sign it. Extensions may follow after a comma. They do not change the base64 digits
+ * before it, since v=signature is 30 bytes long, a multiple of three. Returns 0, or -1 if the
+ * connection has been ended. */
 static int verify(struct conn *c, const char *text)
 {
 	if (!c->final.bytes || strncmp(text, c->final.bytes, c->final.end))
@@ -997,12 +999,12 @@ static int was_asked(const struct conn *c, const char *to, const char *from);
 
 /* True if this is the server's answer to our iq with that id. As soon as the resource is bound,
  * others may send us iqs as well. */
-static int is_answer(const struct conn *c, const struct xml_elem *e, const char *id)
+static int is_answer(const struct conn *c, const struct xml_elem *e, const char *id,
+                     const char *to)
 {
 	int answer = xml_has(e, "type", "result") || xml_has(e, "type", "error");
-	int from_server = !c->jid || was_asked(c, NULL, xml_get(e, "from"));
 
-	return answer && from_server && xml_has(e, "id", id);
+	return answer && xml_has(e, "id", id) && (!c->jid || was_asked(c, to, xml_get(e, "from")));
 }
 
 static int take_iq(struct conn *c, const struct xml_elem *e);
@@ -1010,14 +1012,14 @@ static int take_iq(struct conn *c, const struct xml_elem *e);
 /* S: <iq type='result' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>
  *      <jid>user@host/resource</jid></bind></iq>
  * S: <iq type='error' id='bind'><error type='cancel'><conflict xmlns='...'/></error></iq>
- * The second one says that the resource is in use. It may be by our own last session, which the
- * server has not yet missed: so we ask for another one. */
+ * The second one says that the resource is in use, perhaps by our own last session, if the server
+ * has not noticed its end. We then let the server choose a resource. */
 static int take_resource(struct conn *c, const struct xml_elem *e)
 {
 	const struct xml_elem *jid = xml_child(xml_child(e, "bind", NS_BIND), "jid", NS_BIND);
 	const struct xml_elem *error = xml_child(e, "error", NULL);
 
-	if (!is_answer(c, e, "bind"))
+	if (!is_answer(c, e, "bind", NULL))
 		return take_iq(c, e);
 	if (c->resource && xml_child(error, "conflict", NS_STANZAS)) {
 		c->resource = NULL;
@@ -1027,7 +1029,7 @@ static int take_resource(struct conn *c, const struct xml_elem *e)
 		return request_refused(c, e, "resource refused");
 	c->jid = strdup(jid ? jid->text : "");
 	if (!c->jid || !*c->jid)
-		return lose(c, "the server bound no resource");
+		return lose(c, c->jid ? "the server bound no resource" : "out of memory");
 	if (!c->wants_session)
 		return become_ready(c);
 	c->state = WAIT_SESSION;
@@ -1036,7 +1038,7 @@ static int take_resource(struct conn *c, const struct xml_elem *e)
 
 static int take_session(struct conn *c, const struct xml_elem *e)
 {
-	if (!is_answer(c, e, "session"))
+	if (!is_answer(c, e, "session", NULL))
 		return take_iq(c, e);
 	if (!xml_has(e, "type", "result"))
 		return request_refused(c, e, "session refused");
@@ -1109,8 +1111,8 @@ int xmpp_same_jid(const char *a, const char *b)
 	return xmpp_same_account(a, b) && !strcmp(a + strcspn(a, "/"), b + strcspn(b, "/"));
 }
 
-/* Returns the format of an iq, for its type, id, to and content. Without `to` it is for our own
- * account, or the server on its behalf. */
+/* Returns the format of an iq with a type, an id, `to` and content. Without `to` it is for our own
+ * account, or for the server on its behalf; then the first %r is NULL, and adds nothing. */
 static const char *iq_format(const char *to)
 {
 	return to ? "<iq type='%s' id='%s' to='%s'>%r</iq>" : "<iq type='%s' id='%s'>%r%r</iq>";
@@ -1137,9 +1139,9 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 	return 0;
 }
 
-/* True if `from` is the entity that we asked. Anybody may send us an iq with any id: only the
+/* True if `from` is the entity that we asked. Anybody may send us an iq with any id, so only the
  * entity that was asked is believed (RFC 6120 section 8.1.2.1). For our own account, the server may
- * answer as our bare JID, as itself, or without a name. */
+ * answer in the name of the account, in its own name, or without a name. */
 static int was_asked(const struct conn *c, const char *to, const char *from)
 {
 	const char *one = to ? to : from;
@@ -1151,8 +1153,8 @@ static int was_asked(const struct conn *c, const char *to, const char *from)
 
 /* S: <iq type='get' from='...' id='...'><ping xmlns='urn:xmpp:ping'/></iq>
  * C: <iq type='result' id='...' to='...'></iq>
- * XEP-0199. Every other request must be answered, too (RFC 6120 section 8.2.3). What is too long to
- * be answered is not. */
+ * XEP-0199. Every other request must be answered, too (RFC 6120 section 8.2.3), unless the answer
+ * would be too long to send. */
 static int answer_iq(struct conn *c, const struct xml_elem *e, const char *id)
 {
 	static const char unavailable[] =
@@ -1173,7 +1175,7 @@ static int take_iq(struct conn *c, const struct xml_elem *e)
 		return 0;
 	if (xml_has(e, "type", "get") || xml_has(e, "type", "set"))
 		return answer_iq(c, e, id);
-	while (*link && (strcmp((*link)->id, id) || !was_asked(c, (*link)->to, xml_get(e, "from"))))
+	while (*link && !is_answer(c, e, (*link)->id, (*link)->to))
 		link = &(*link)->next;
 	if (*link)
 		answer_request(c, link, e);
@@ -1218,8 +1220,8 @@ static const struct row {
 	{READY,              "iq",        NS_CLIENT, take_iq}
 };
 
-/* Handles an element. Once we have asked for a resource, others may send us stanzas, and the server
- * may use extensions: what is not in the table is ignored. */
+/* Handles an element. Once we have asked for a resource, elements that are not in the table are
+ * ignored: others may send us stanzas, and the server may use extensions. */
 static int dispatch(struct conn *c, const struct xml_elem *e)
 {
 	size_t i;
@@ -1238,7 +1240,7 @@ static int dispatch(struct conn *c, const struct xml_elem *e)
 
 /* ---------------------------------------------------------------- The loop */
 
-/* Traces what an event is about. What led to an error may be long: only its beginning is shown. */
+/* Traces the bytes of an event. Those of an error may be many, so only the first are shown. */
 static void trace_event(const struct conn *c, enum xml_event event)
 {
 	static const char skipped[] = "(a stanza that exceeds a limit)";
@@ -1249,6 +1251,16 @@ static void trace_event(const struct conn *c, enum xml_event event)
 		trace(c, 'S', skipped, strlen(skipped));
 	else if (event != XML_MORE)
 		trace(c, 'S', raw, event == XML_ERROR && n > MAX_SHOWN ? MAX_SHOWN : n);
+}
+
+/* C: <stream:error><not-well-formed xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>
+ * RFC 6120 section 11.1. */
+static void xml_error(struct conn *c)
+{
+	static const char format[] = "<stream:error><%r xmlns='" NS_STREAMS "'/></stream:error>";
+
+	if (c->state == CLOSING || !say(c, format, xmlstream_condition(c->xs)))
+		lose(c, "bad XML from the server: %s", xmlstream_error(c->xs));
 }
 
 /* Handles n bytes from the server. Any handler may end the connection. */
@@ -1264,11 +1276,8 @@ static void parse(struct conn *c, const char *p, size_t n)
 	do {
 		event = xmlstream_next(c->xs, &e);
 		trace_event(c, event);
-		if (event == XML_ERROR && c->state != CLOSING) /* RFC 6120 section 11.1 */
-			say(c, "<stream:error><%r xmlns='" NS_STREAMS "'/></stream:error>",
-			    xmlstream_condition(c->xs));
 		if (event == XML_ERROR)
-			lose(c, "bad XML from the server: %s", xmlstream_error(c->xs));
+			xml_error(c);
 		else if (event == XML_CLOSE)
 			lose(c, "the server closed the stream while we waited for %s",
 			     awaited[c->state]);
@@ -1296,12 +1305,12 @@ static void receive(struct conn *c, char *buf)
 
 void xmpp_wake_after(struct xmpp *x, long ms)
 {
-	conn_of(x)->wake = ms < 0 ? 0 : ms_from_now(ms);
+	conn_of(x)->wake = ms < 0 || conn_of(x)->state == CLOSING ? 0 : ms_from_now(ms);
 }
 
 /* C: <iq type='get' id='ping' to='HOST'><ping xmlns='urn:xmpp:ping'/></iq>
- * XEP-0199 section 4.2. A network that is gone does not say so. But a server that is there says
- * something, if only that it does not know pings. */
+ * XEP-0199 section 4.2. A broken network reports no error, so we must test it. A server that is
+ * alive answers, even if only with an error because it does not support pings. */
 static void ping(struct conn *c)
 {
 	if (c->pinged) {
@@ -1313,7 +1322,7 @@ static void ping(struct conn *c)
 	say(c, "<iq type='get' id='ping' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", c->o.host);
 }
 
-/* The state has lasted long enough. */
+/* Called when the time `due` has come. */
 static void time_is_up(struct conn *c)
 {
 	if (c->state == WAITING)
@@ -1322,6 +1331,8 @@ static void time_is_up(struct conn *c)
 		connect_next(c, ETIMEDOUT);
 	else if (c->state == READY)
 		ping(c);
+	else if (c->state == CLOSING)
+		lose(c, NULL);
 	else
 		lose(c, "login not finished within %g s: still waiting for %s",
 		     (double)c->o.login_timeout / 1000, awaited[c->state]);
@@ -1346,12 +1357,9 @@ static int64_t earlier(int64_t a, int64_t b)
 	return !a || (b && b < a) ? b : a;
 }
 
-/* Does what must be done before the loop sleeps: sends all that was queued in this turn with one
- * call. */
+/* Sends all output of this turn together. */
 static void before_select(struct conn *c)
 {
-	if (stopping)
-		xmpp_close(&c->x);
 	if (c->state > CONNECTING && c->fd >= 0 && flush(c))
 		lose(c, "connection lost: %s", strerror(errno));
 }
@@ -1372,8 +1380,8 @@ static int add_fds(const struct conn *c, fd_set *readable, fd_set *writable, int
 	return 1;
 }
 
-/* Handles what has happened. Timers come last: what has arrived counts, however late we look at
- * it. `now` is when the wait ended, since reading the clock for each connection costs time. */
+/* Handles what has happened. Timers come last, so that an answer that arrived in time still counts
+ * if we read it late. `now` is read once for all connections, which is faster. */
 static void after_select(struct conn *c, const fd_set *readable, const fd_set *writable, char *buf,
                          int64_t now)
 {
@@ -1403,8 +1411,8 @@ static int wait_ready(fd_set *readable, fd_set *writable, int64_t until, const s
 	return errno == EINTR ? 0 : -1;
 }
 
-/* Signals are held back from the look at `stopping` until pselect() waits: a signal that came
- * between them would not wake it. */
+/* Signals are blocked from the test of `stopping` until pselect() waits. A signal that arrived
+ * between the two would not wake pselect(). */
 long xmpp_turn(struct xmpp **conns, size_t n, long ms)
 {
 	char buf[READ_SIZE];
@@ -1419,7 +1427,9 @@ long xmpp_turn(struct xmpp **conns, size_t n, long ms)
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &mask);
 	for (i = 0; i < n; i++)
-		before_select(conn_of(conns[i]));
+		before_select(conn_of(conns[i])); /* this may call on_close, and that xmpp_stop() */
+	for (i = 0; i < n && stopping; i++)
+		xmpp_close(conns[i]);
 	for (i = 0; i < n; i++)
 		alive += add_fds(conn_of(conns[i]), &readable, &writable, &until);
 	if (alive == 0)
@@ -1520,8 +1530,8 @@ static int append_base64(struct buffer *b, const void *bytes, size_t n)
 	return b->failed ? -1 : 0;
 }
 
-/* Appends what the n digits at s stand for. Returns 0, or -1 if they are not base64 or memory has
- * run out. */
+/* Decodes n base64 digits and appends the bytes. Returns 0, or -1 if they are not base64 or memory
+ * has run out. */
 static int decode_base64(struct buffer *b, const char *s, size_t n)
 {
 	const char *digit;
@@ -1578,8 +1588,8 @@ static void sha1_block(uint32_t h[5], const uint8_t p[64])
 	h[0] += a, h[1] += b, h[2] += c, h[3] += d, h[4] += e;
 }
 
-/* Hashes n bytes and what must follow them: a 1 bit, zeros, and the number of bits. `before` bytes,
- * whole blocks, have been hashed already, with the result `start`. */
+/* Hashes n bytes and the padding: a 1 bit, zeros, and the number of bits. `start` is the hash of
+ * the `before` bytes that precede them, in whole blocks; it is sha1_start if there are none. */
 static void sha1_rest(const uint32_t start[5], size_t before, const void *data, size_t n,
                       uint8_t digest[20])
 {
@@ -1650,8 +1660,8 @@ static void hmac(const void *key, size_t key_n, const void *data, size_t n, uint
 }
 
 /* PBKDF2 (RFC 8018) for one block of output, which RFC 5802 calls Hi(). The salt ends with the
- * number of the block: 0, 0, 0, 1. It is meant to be slow: whoever steals the server's file must
- * pay this price for every guess. */
+ * number of the block: 0, 0, 0, 1. It is slow on purpose: an attacker who has the server's file
+ * needs this time for every guess. */
 static void pbkdf2(const char *password, const void *salt, size_t n, long rounds, uint8_t key[20])
 {
 	struct hmac_key k;

@@ -39,9 +39,9 @@ struct xmpp_options {
 	FILE *trace;            /* where to print what is sent and received, without passwords; it */
 	                        /* must stay open until xmpp_free() (nowhere) */
 	const char *trace_name; /* its lines begin with C(name): and S(name): (C: and S:) */
-	long login_timeout;     /* time from the TCP connection until the login is finished (30,000) */
-	long ping_after;        /* time of silence before the server is asked for an answer (60,000) */
-	long ping_timeout;      /* time that the server has for the answer (30,000) */
+	long login_timeout;     /* time to connect, and then again to log in (30,000) */
+	long ping_after;        /* time without data before the server is pinged (60,000) */
+	long ping_timeout;      /* time for the server to answer the ping (30,000) */
 };
 
 /* A connection of one account. The handlers are functions that the loop calls. All are NULL at
@@ -57,8 +57,8 @@ struct xmpp {
 	                        /* (or none), groupchat, headline, error; RFC 6121 section 5.2.2 */
 	void (*on_presence)(struct xmpp *, const struct xml_elem *); /* of no type: available; or */
 	                        /* unavailable, subscribe, error, ...; RFC 6121 section 4.7.1 */
-	void (*on_close)(struct xmpp *, const char *reason); /* the connection has ended; see */
-	                        /* xmpp_retry_in(). NULL: the bot wanted that */
+	void (*on_close)(struct xmpp *, const char *reason); /* the connection has ended; reason */
+	                        /* is NULL if the bot closed it. See xmpp_retry_in() */
 	void (*on_wake)(struct xmpp *); /* see xmpp_wake_after() */
 	void *data;             /* for the bot */
 };
@@ -66,11 +66,11 @@ struct xmpp {
 /* Creates a connection, which xmpp_run() will open. It must be freed with xmpp_free(). Returns
  * NULL and sets errno on failure: EINVAL if a required string is NULL or the port is not valid.
  *
- * With options.reconnect, a lost connection is opened again after a random time, whose limit
- * doubles from one second to one minute. Some errors would only happen again, for example a wrong
- * password. They end the first login for good. But once a login has succeeded they may be
- * temporary, so the bot reconnects; the limit then grows to five minutes. Only the stream error
- * <conflict/>, which says that another client has taken the place of this one, is always final.
+ * With options.reconnect, a lost connection is opened again after a random time. The upper limit
+ * of that time doubles from one second to one minute. Before the first successful login, an error
+ * that would recur, such as a wrong password, is final. Later it may be temporary, so the bot
+ * reconnects, with a limit of up to five minutes. Only the stream error <conflict/> is always
+ * final: another client has taken the place of this one.
  *
  * With options.tunnel, the command is run by /bin/sh. The stream goes through its standard input
  * and output. Its standard error is ours. It finds host, server and port in the environment
@@ -95,20 +95,20 @@ long xmpp_turn(struct xmpp **conns, size_t n, long ms);
 void xmpp_stop(void);
 
 /* Closes the stream (RFC 6120 section 4.4) and does not reconnect. on_close is called when the
- * server has closed its stream as well, or after a second; if no stream is open, before this
- * function returns. No other handler is called until then. In on_close itself, this function
- * only prevents the next attempt to connect. */
+ * server has closed its stream as well, or after one second; meanwhile, only callbacks of requests
+ * are called. If no stream is open or its queue is full, on_close is called before this function
+ * returns. In on_close itself, this function only prevents the next attempt to connect. */
 void xmpp_close(struct xmpp *x);
 
 /* Ends a connection at once, without on_close, and frees it. The callbacks of pending requests
- * get their NULL. Handlers must not call this function. `x` may be NULL. */
+ * are called with NULL. Handlers must not call this function. `x` may be NULL. */
 void xmpp_free(struct xmpp *x);
 
 /* In on_close: returns the time until the next attempt to connect, or -1 if there is none. */
 long xmpp_retry_in(const struct xmpp *x);
 
 /* Sets the only timer of a connection: on_wake is called once, ms from now (at most 24 days),
- * unless the connection ends before. Another call replaces the time; a negative one cancels it. */
+ * unless the connection ends first. Another call replaces the timer; a negative ms cancels it. */
 void xmpp_wake_after(struct xmpp *x, long ms);
 
 /* Returns the full JID that the server has bound (RFC 6120 section 7). It is valid until the next
@@ -210,8 +210,8 @@ int xml_has(const struct xml_elem *e, const char *name, const char *value);
  * Returns NULL if there is no such child or `e` is NULL, so calls can be nested. */
 struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const char *ns);
 
-/* Prints the tree as XML, on one line; nothing if memory runs out. Parsing the output gives the
- * same tree, unless the output exceeds a limit: namespaces are declared where they are used. */
+/* Prints the tree as XML on one line, or nothing if memory runs out. Parsing the output gives the
+ * same tree, unless the repeated namespace declarations make the output exceed a limit. */
 void xml_print(const struct xml_elem *e, FILE *out);
 
 /* Frees a whole tree. `root` comes from xmlstream_next(), or is NULL. */
@@ -238,10 +238,10 @@ enum xml_event {
  * A stanza is skipped if it exceeds a limit, or if it is well-formed but violates Namespaces in
  * XML: by an undeclared prefix, an illegal declaration, two attributes with the same name in
  * the same namespace, or a misplaced colon. The stream continues after the stanza. Input that
- * is not well-formed is an error, which is reported at the end of the stanza or earlier. In a
- * stanza that is too long or too deep only the nesting of the tags is followed; of its surplus
- * attributes, only the syntax is checked. In a stream header each of these violations is an
- * error.
+ * is not well-formed is an error, which is reported at the end of the stanza or earlier. If a
+ * stanza is too long or too deep, only the nesting of its tags is checked; if it has too many
+ * attributes, only the syntax of the surplus ones. In a stream header each of these violations is
+ * an error.
  *
  * Memory: an incomplete stanza takes at most twice its size, and the size of the last read. A
  * tree takes at most 22 bytes for each byte of its stanza (with elements like <a/>). */

@@ -178,7 +178,7 @@ group_cli() {
 	check "an unknown option" fails 2 '^usage: echobot' "$echobot" -Z
 	check "echobot -h" prints_usage "$echobot"
 	check "jumperbot -h" prints_usage "$jumperbot"
-	check "a user with a host" fails 2 "before the @; -t takes the rest" "$echobot" -u romeo@example.net
+	check "a user with a host" fails 2 "before the @, and -t the part after it" "$echobot" -u romeo@example.net
 	check "an argument too many" fails 2 '^usage: echobot' "$echobot" hello
 	check "a port that is no number" fails 2 '^usage: echobot' "$echobot" -p xmpp
 	check "an empty port" fails 2 '^usage: echobot' "$echobot" -p ''

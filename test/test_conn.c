@@ -489,6 +489,70 @@ static void test_stop(void)
 	xmpp_free(x);
 }
 
+static void stop_all(struct xmpp *x, const char *reason)
+{
+	note_end(x, reason);
+	xmpp_stop();
+}
+
+/* The second connection breaks when the output of this turn is sent, and its on_close stops the
+ * loop. The first one learns that before the loop sleeps. */
+static void test_stop_in_on_close(void)
+{
+	struct xmpp *conns[2];
+	int fds[2][2], ends[2];
+
+	conns[0] = logged_in(fds[0]);
+	conns[1] = logged_in(fds[1]);
+	if (pipe(ends) || dup2(ends[0], fds[1][0]) < 0)
+		die("pipe");
+	conns[1]->on_close = stop_all;
+	xmpp_message(conns[1], "b@localhost", "chat", "a pipe is not a socket");
+	xmpp_turn(conns, 2, 0);
+	check("xmpp_stop() in on_close stops the others at once", closes == 2 && conn_of(conns[0])->state == CLOSING);
+	close(fds[0][1]);
+	while (xmpp_turn(conns, 2, 10) > 0)
+		;
+	check("and they end", closes == 3);
+	close(fds[1][1]);
+	close(ends[0]);
+	close(ends[1]);
+	xmpp_free(conns[0]);
+	xmpp_free(conns[1]);
+}
+
+/* While the connection is closing, no timer is set. */
+static void test_no_timer_when_closing(void)
+{
+	struct xmpp *x;
+	int fds[2];
+
+	x = logged_in(fds);
+	wakes = 0;
+	x->on_wake = wake;
+	xmpp_close(x);
+	xmpp_wake_after(x, 1);
+	turns_to_end(&x);
+	check("on_wake does not come while the connection is closing", wakes == 0 && closes == 1 && !*ended);
+	close(fds[1]);
+	xmpp_free(x);
+}
+
+/* What arrives is not XML, and what we say about it finds no room in the queue. */
+static void test_full_at_error(void)
+{
+	struct xmpp *x;
+	int fds[2];
+
+	x = logged_in(fds);
+	while (!xmpp_message(x, "b@localhost", "chat", "for the queue"))
+		;
+	parse(conn_of(x), "\x01", 1);
+	check("an error when the queue is full ends the connection once", closes == 1 && conn_of(x)->losses == 1);
+	close(fds[1]);
+	xmpp_free(x);
+}
+
 /* Returns a connection through this command. Its login is not finished in time. */
 static struct xmpp *tunneled(const char *command, long login_timeout)
 {
@@ -574,7 +638,8 @@ static void test_close_when_lost(void)
  * numbers, but letters are left as they are (here a sharp s). */
 static void test_trace(void)
 {
-	static const char wanted[] = "S(b): <x>\nS(a): <y>\\xC2\\x9B\\x0A\\x1B\\x7F\xC3\x9F\n";
+	static const char wanted[] = "S(b): <x>\nS(a): <y>\\xC2\\x9B\\x0A\\x1B\\x7F\xC3\x9F\n"
+	                             "S(a): <iq>****\nC(a): </stream:stream>\n";
 	struct xmpp_options o = {.user = "a", .password = "a", .host = "localhost"};
 	char seen[100];
 	struct xmpp *a, *b;
@@ -591,9 +656,13 @@ static void test_trace(void)
 		die("xmpp_new");
 	trace(conn_of(b), 'S', "<x>", 3);
 	trace(conn_of(a), 'S', "<y>\xC2\x9B\n\x1B\x7F\xC3\x9F", 10);
+	conn_of(a)->o.create = 1;
+	conn_of(a)->state = CLOSING; /* xmpp_close() may come before the answer */
+	trace(conn_of(a), 'S', "<iq><password>a</password></iq>", 31);
+	trace(conn_of(a), 'C', "</stream:stream>", 16);
 	rewind(o.trace);
 	n = fread(seen, 1, sizeof seen, o.trace);
-	check("two traces in one file", n == sizeof wanted - 1 && !memcmp(seen, wanted, n));
+	check("two traces in one file, and no password", n == sizeof wanted - 1 && !memcmp(seen, wanted, n));
 	xmpp_free(a);
 	xmpp_free(b);
 	fclose(o.trace);
@@ -739,6 +808,9 @@ int main(void)
 	test_close_when_lost();
 	test_gone_at_login();
 	test_stop();
+	test_stop_in_on_close();
+	test_no_timer_when_closing();
+	test_full_at_error();
 	test_stuck_tunnel();
 	test_tunnel_environment();
 	test_tunnel_signals();
