@@ -1,97 +1,101 @@
-/* jumperbot.c - bots that hop between chat rooms and talk: how many of them can
- * a server take?
+/* jumperbot.c - bots that hop between chat rooms and talk: how many of them can a server take?
  *
  *     ./jumperbot -n 200 -r 20 -m
  *
- * The problem. Proactive bots, thousands of them: nobody calls them, each does
- * something of its own accord now and then. And select() can watch a thousand
- * descriptors, not more.
+ * The problem. Thousands of bots act on their own: nobody calls them, but now and then each of
+ * them does something. And select() cannot watch more than about a thousand descriptors.
  *
- * So a bot is a place and a timer: on_wake says what to do next, depending on
- * where it is. A thousand bots share a process; for more of them there are more
- * processes. The first one runs no bots: it starts the others, and adds up what
- * they count, in memory that all of them share. The parts:
+ * So a bot is a place and a timer: on_wake does the next thing, which depends on the place. Up to
+ * a thousand bots share a process, a worker. The parent runs no bots. It starts the workers, and
+ * adds up what they count, which each worker reports once a second through a pipe:
+ *
+ *     parent <---pipe--- worker: bots 0 to 999    <---> the server
+ *            <---pipe--- worker: bots 1000 to 1999 <--> the server
+ *
+ * The parts:
  *
  *     the counts   what is measured
  *     the bot      a handler for each thing that may happen to it
- *     the crowd    a thousand bots, one loop
- *     the monitor  what people see of it
- *     the watch    the first process, and its children
+ *     the worker   up to a thousand bots, one loop
+ *     the monitor  what the user sees
+ *     the parent   its workers, and their reports
  *     main         options */
 #define _POSIX_C_SOURCE 200809L
 #include "xmpp.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/select.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
-	JOIN_TIMEOUT = 30000,   /* ms for a room to let us in, or out, or to repeat what we said */
-	GRACE = 10000,          /* ms at most at the end, for what was said to come back */
-	RETRY = 2000,           /* ms at most until we try again; more where the server wants us to slow down */
-	MAX_SLOW = 60000,       /* ms more between phrases, where the server wants us to slow down */
-	MAX_NAMESAKES = 10,     /* in a room, before we try another one */
-	TICK = 1000000,         /* us from one look at the clock to the next */
-	MAX_LAG = 50,           /* ms: later than that, and the figures are ours, not the server's */
-	SPARE = 24,             /* descriptors of a process that are not for bots */
-	MAX_HOST = 255          /* bytes; the DNS has no longer names (RFC 1035 section 2.3.4) */
+	JOIN_TIMEOUT = 30000, /* ms for a room to let us in, or out, or to repeat what we said */
+	GRACE = 10000,        /* ms at the end for our last phrases to come back */
+	MAX_PAUSE = 60000,    /* ms; the longest pause, if rooms refuse us or the server is busy */
+	TICK = 1000000,       /* us from one report to the next */
+	MAX_LAG = 50,         /* ms; if the loop is later than this, the figures are too high */
+	SPARE = 24,           /* descriptors of a process that are not for bots or workers */
+	FIRST = 5,            /* bots that log in first; the others wait until one of them is in */
+	MAX_PHRASES = 9,      /* that a bot says in a room */
+	MAX_HOST = 255        /* bytes; the limit of the DNS (RFC 1035 section 2.3.4) */
 };
 
 static const char *const phrases[] = {
-	"Good morning, everybody!", "Has anyone seen my towel?", "It works on my machine.", "Tea or coffee?",
-	"That <tag> was never closed.", "Bread & butter for all!", "To hop or not to hop?",
-	"Somebody said \"hello\", I think.", "Schöne Grüße!", "I am not a robot. Well, I am."
+	"Good morning, everybody!", "Has anyone seen my towel?", "It works on my machine.",
+	"Tea or coffee?", "That <tag> was never closed.", "Bread & butter for all!",
+	"To hop or not to hop?", "Somebody said \"hello\", I think.", "Schöne Grüße!",
+	"I am not a robot. Well, I am."
 };
 
-/* Set by SIGINT and SIGTERM, which the first process passes on to the others as
- * SIGUSR1, and in these when the first one is gone. The loop may see it a second
- * late, the bots see it at once. */
+/* Set by SIGINT and SIGTERM, which the parent passes on to the workers as SIGUSR1. */
 static volatile sig_atomic_t interrupted;
 
 /* -------------------------------------------------------------- The counts */
 
-/* What a process counts:
+/* What a worker counts:
  *
  *     entered     bots that have been in a room
- *     sent        phrases said
+ *     sent        phrases that were sent; each of them is later heard, bounced or unheard
  *     heard       own phrases that came back
- *     received    phrases heard, whoever said them
- *     lost        connections, or attempts at one, whatever the reason; they come back
- *     refused     connections that ended for good, before we wanted it: a wrong password, say
- *     no_entry    rooms that would not have us, or that we could not unlock
- *     thrown_out  of a room: kicked, room destroyed, silently forgotten
- *     throttled   told to slow down
+ *     received    phrases of any bot that arrived
+ *     lost        connections that broke or could not be opened; these bots try again
+ *     refused     bots that gave up, for example because of a wrong password
+ *     no_entry    times that a room refused a bot, or that a new room could not be unlocked
+ *     thrown_out  bots that were kicked, or whose room was destroyed or forgot them
+ *     throttled   times that a bot was told to slow down
  *     bounced     phrases that came back as an error
  *     unanswered  joins and leaves that the room never confirmed
  *     unheard     phrases that never came back
  *     repeated    phrases that came back twice
  *
- * and what the summary does not show: the bots that are running, logged in, and in
- * a room; the phrases on their way; and how many round trips took how long. Several
- * processes' counts are added up; but of the last ones the greatest is taken. */
+ * These are not in the summary: how many bots are logged in and in a room, how many phrases may
+ * still come back, and how many round trips took how long. The counts of several workers are added
+ * up; but of the last ones the largest is taken. A report holds all counts, in 464 bytes, since at
+ * least 512 bytes go through a pipe in one piece (PIPE_BUF). */
 enum { CLASSES = 96 };
 
 enum count {
 	ENTERED, SENT, HEARD, RECEIVED,
 	LOST, REFUSED, NO_ENTRY, THROWN_OUT, THROTTLED, BOUNCED, UNANSWERED, UNHEARD, REPEATED,
-	RUNNING, LOGGED_IN, IN_ROOM, AWAITED,
-	TIMES,          /* the first class of round trips: see class_end() */
+	LOGGED_IN, IN_ROOM, AWAITED,
+	TIMES,          /* the first class of round trips; see class_end() */
 	SUMS = TIMES + CLASSES,
 	ALL_IN = SUMS,  /* ms from the start until the last bot had entered a room */
-	LONGEST,        /* us: the longest round trip */
-	LAG, WORST_LAG, /* ms: how late the loop was, at worst, in the last second; and ever */
+	LONGEST,        /* us; the longest round trip */
+	LAG, WORST_LAG, /* ms; how late the loop was, at worst, since the last report, and ever */
 	COUNTS
 };
 
 static const char *const count_names[] = {
-	"entered", "sent", "heard", "received",
-	"lost", "refused", "no_entry", "thrown_out", "throttled", "bounced", "unanswered", "unheard", "repeated"
+	"entered", "sent", "heard", "received", "lost", "refused", "no_entry", "thrown_out",
+	"throttled", "bounced", "unanswered", "unheard", "repeated"
 };
 
 static int64_t now_us(void)
@@ -102,20 +106,25 @@ static int64_t now_us(void)
 	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-static void raise_to(long long *max, long long value)
+static int64_t later(int64_t a, int64_t b)
+{
+	return a > b ? a : b;
+}
+
+static void raise_to(int32_t *max, int64_t value)
 {
 	if (value > *max)
-		*max = value;
+		*max = value < INT32_MAX ? (int32_t)value : INT32_MAX;
 }
 
-/* The classes of round trips: i is for those of less than so many us, and not less
- * than class i - 1. There are four for each doubling. */
-static long long class_end(int i)
+/* Class i of the round trips took less than this many us, and not less than the end of class i - 1.
+ * There are four classes for each doubling. */
+static int64_t class_end(int i)
 {
-	return (5 + i % 4) * (1LL << i / 4) / 4;
+	return (5 + i % 4) * (INT64_C(1) << i / 4) / 4;
 }
 
-static void count_time(long long *counts, long long us)
+static void count_time(int32_t counts[COUNTS], int64_t us)
 {
 	int i = 0;
 
@@ -125,17 +134,17 @@ static void count_time(long long *counts, long long us)
 	raise_to(&counts[LONGEST], us);
 }
 
-/* The time in ms that `part` of all round trips did not exceed; 0 without any. The
- * last class, from 15 s on, has no end but the longest one. */
-static double percentile(const long long *counts, double part)
+/* Returns the time in ms that a `part` of all round trips did not exceed, or 0 if there are none.
+ * The last class, from 15 s on, ends with the longest round trip. */
+static double percentile(const int64_t sums[COUNTS], double part)
 {
-	long long n = counts[TIMES], us = counts[LONGEST];
+	int64_t n = sums[TIMES], us = sums[LONGEST];
 	int i = 0;
 
-	if (counts[HEARD] == 0)
+	if (sums[HEARD] == 0)
 		return 0;
-	while (i < CLASSES - 1 && (double)n < part * (double)counts[HEARD])
-		n += counts[TIMES + ++i];
+	while (i < CLASSES - 1 && (double)n < part * (double)sums[HEARD])
+		n += sums[TIMES + ++i];
 	if (i < CLASSES - 1 && class_end(i) < us)
 		us = class_end(i);
 	return (double)us / 1000;
@@ -145,52 +154,66 @@ static double percentile(const long long *counts, double part)
 
 enum place { OFFLINE, OUTSIDE, ENTERING, INSIDE, LEAVING };
 
+struct phrase {
+	const char *text;
+	char id[48];
+	int64_t sent_at;        /* us; 0 if it is not awaited any more */
+};
+
 struct bot {
 	struct xmpp *x;
-	struct crowd *crowd;
-	long long *counts;      /* of its process */
+	struct worker *worker;
 	int number;
 	char user[24];
-	uint32_t random;        /* the state of its own dice: its choices do not depend on others' */
+	uint32_t random;        /* the state of its dice: its choices do not depend on other bots */
 	enum place place;
 	int room_number;        /* where it is, or was last */
 	char room[MAX_HOST + 40];
-	int namesakes;          /* how many of its nicks were taken there */
-	char nick[40];
-	int phrases;            /* that it still wants to say here */
-	long slow;              /* ms more between phrases */
-	unsigned said, heard;   /* the number of its last phrase, and of the last that came back */
-	int64_t due;            /* us: when it ought to be woken */
-	char entered;           /* it has been in a room */
+	char *nick;             /* in this room, if the room has chosen it; otherwise NULL */
+	int to_say, n_said;     /* phrases in this room */
+	struct phrase said[MAX_PHRASES];
+	unsigned sent;          /* how many phrases it has said in all rooms */
+	long slow;              /* ms to add to each pause, if rooms refuse us or are busy */
+	int64_t due;            /* us; when it should be woken */
+	char entered, refused;  /* it has been in a room; it has given up */
 };
 
-/* What main() was asked for; and what the first process knows, and the others. */
+/* What the user wants, and what the parent knows. */
 struct crowd {
 	struct xmpp_options options;
+	const char *service;    /* of the rooms; or NULL for conference.HOST */
 	int bots, first, rooms, rate, factor, seconds, seed, listen, monitor;
+	unsigned long long run;        /* in the id of each phrase; no other run has it */
 	int64_t start;          /* us */
-	struct share *shares;   /* in memory that all processes see */
-	int share_count;
-	pid_t watcher;          /* the first process */
-
-	/* known to the first process only */
-	int failed;             /* has another one ended badly? */
-	long long shown[COUNTS]; /* the sums that were shown last */
-	int64_t shown_at;       /* us: when that was */
-
-	/* known to the others only */
-	int ending;             /* nobody says or does anything any more */
-	long long lag;          /* ms: how late the loop was, at worst, in this second */
+	struct worker *workers;
+	int worker_count;
+	int failed;             /* a worker has ended badly */
+	int64_t shown_at;       /* us; when the monitor last showed a line */
+	int64_t shown[COUNTS];  /* the sums at that time */
 };
 
-/* Bots that share a process. */
-struct share {
-	long long counts[COUNTS]; /* only that process writes them, while it lives */
-	int from, n;            /* its first bot, and how many */
-	pid_t pid;              /* 0: it does not run, or no more */
+/* The parent has one for each worker. A worker uses its own, and never sees the others. */
+struct worker {
+	const struct crowd *crowd;
+	int from, n;            /* its first bot, and how many it has */
+	int pipe;               /* of its reports; the worker writes, and the parent reads */
+
+	/* in the parent */
+	pid_t pid;              /* 0 if it has ended */
+	int64_t sums[COUNTS];   /* what it has reported */
+
+	/* in the worker */
+	struct bot *bots;
+	struct xmpp **conns;
+	int made;               /* how many bots there are already */
+	int got_in;             /* one of them has logged in */
+	int ending;             /* the bots only wait for their last phrases */
+	char reason[200];       /* why a bot was refused last */
+	int64_t slot;           /* us; the time of the last login that is planned */
+	int32_t counts[COUNTS]; /* they wrap around; see receive() */
 };
 
-/* 0 to n - 1 (Marsaglia's xorshift). */
+/* Returns a number from 0 to n - 1 (Marsaglia's xorshift). */
 static int roll(struct bot *b, int n)
 {
 	b->random ^= b->random << 13;
@@ -205,447 +228,594 @@ static void wake_after(struct bot *b, long ms)
 	xmpp_wake_after(b->x, ms);
 }
 
-/* In so many ms, and as many more as people let pass between two phrases. */
+/* Waits this long, and as long as people wait between two phrases. */
 static void speak_after(struct bot *b, long ms)
 {
-	long more = 5000 + roll(b, 9001);
+	long more = 5000 + roll(b, 9001), factor = b->worker->crowd->factor;
 
-	wake_after(b, ms + b->slow + (b->crowd->factor ? more / b->crowd->factor : 0));
+	wake_after(b, ms + b->slow + (factor ? more / factor : 0));
 }
 
-/* It is in its room no more, or was in none: nothing comes back now. */
+/* Records what has become of a phrase: heard, bounced or unheard. */
+static void settle(struct bot *b, struct phrase *p, enum count count)
+{
+	p->sent_at = 0;
+	b->worker->counts[count]++;
+	b->worker->counts[AWAITED]--;
+}
+
+/* The bot is not in a room any more. Its phrases cannot come back now. */
 static void step_out(struct bot *b, enum place place)
 {
+	int i;
+
 	if (b->place == INSIDE || b->place == LEAVING)
-		b->counts[IN_ROOM]--;
-	b->counts[UNHEARD] += b->said - b->heard;
-	b->counts[AWAITED] -= b->said - b->heard;
-	b->heard = b->said;
+		b->worker->counts[IN_ROOM]--;
+	for (i = 0; i < b->n_said; i++)
+		if (b->said[i].sent_at)
+			settle(b, b->said + i, UNHEARD);
+	b->n_said = 0;
+	free(b->nick);
+	b->nick = NULL;
 	b->place = place;
 }
 
-static void enter(struct bot *b, int namesakes)
+static const char *nick_of(const struct bot *b)
 {
-	if (b->crowd->ending || interrupted)
+	return b->nick ? b->nick : b->user;
+}
+
+/* Goes to another room, if there is one. */
+static void jump(struct bot *b)
+{
+	const struct crowd *c = b->worker->crowd;
+	int others = c->rooms - 1;
+
+	step_out(b, OUTSIDE);
+	b->room_number = others > 0 ? (b->room_number + 1 + roll(b, others)) % c->rooms : 0;
+	snprintf(b->room, sizeof b->room, "bot_room_%d@%s%s", b->room_number,
+	         c->service ? "" : "conference.", c->service ? c->service : c->options.host);
+	if (b->worker->ending || interrupted)
 		return;
 	b->place = ENTERING;
-	b->namesakes = namesakes;
-	snprintf(b->nick, sizeof b->nick, namesakes ? "jumperbot_%d_%d" : "jumperbot_%d", b->number, namesakes);
-	xmpp_join(b->x, b->room, b->nick);
+	xmpp_join(b->x, b->room, b->user);
 	wake_after(b, JOIN_TIMEOUT);
 }
 
-/* To another room, any but this. */
-static void jump(struct bot *b)
+/* Adds to all pauses of the bot, until its phrases come back or a stay ends well. */
+static void slow_down(struct bot *b)
 {
-	const struct crowd *c = b->crowd;
-
-	step_out(b, OUTSIDE);
-	b->room_number = c->rooms > 1 ? (b->room_number + 1 + roll(b, c->rooms - 1)) % c->rooms : 0;
-	snprintf(b->room, sizeof b->room, "bot_room_%d@conference.%s", b->room_number, c->options.host);
-	enter(b, 0);
+	b->slow = 2 * b->slow + 1000 < MAX_PAUSE ? 2 * b->slow + 1000 : MAX_PAUSE;
 }
 
-/* The same in a while: this room does not want us. */
+/* Goes to another room after a pause. */
 static void jump_later(struct bot *b)
 {
 	step_out(b, OUTSIDE);
-	wake_after(b, b->slow + RETRY / 2 + roll(b, RETRY / 2));
+	slow_down(b);
+	wake_after(b, b->slow + roll(b, 1000));
 }
 
 static void leave(struct bot *b)
 {
 	b->place = LEAVING;
-	xmpp_leave(b->x, b->room, b->nick);
+	b->slow = 0;
+	xmpp_leave(b->x, b->room, nick_of(b));
 	wake_after(b, JOIN_TIMEOUT);
 }
 
-/* C: <message to='bot_room_3@conference.localhost' type='groupchat' id='7.12.5d1'>
+/* The id of a phrase is jump.RUN.BOT.NUMBER. No phrase of another run has it. */
+#define ID "jump."
+
+/* C: <message to='bot_room_3@conference.localhost' type='groupchat' id='jump.5d1....7.12'>
  *      <body>Tea or coffee?</body></message>
- * In the id: which bot, the number of the phrase, and the time. The room tells
- * everybody what was said, also us, and keeps the id: XEP-0045 section 7.4. With
- * -i 0 we speak again when our phrase has come back. */
+ * XEP-0045 section 7.4: the room sends it to everybody, also to us. With -i 0 we speak again when
+ * it has come back. */
 static void speak(struct bot *b)
 {
-	const char *phrase = phrases[roll(b, sizeof phrases / sizeof *phrases)];
-	char id[60];
+	const struct crowd *c = b->worker->crowd;
+	struct phrase *p = b->said + b->n_said;
 
-	if (b->phrases-- == 0) {
+	if (b->to_say-- == 0) {
 		leave(b);
 		return;
 	}
-	snprintf(id, sizeof id, "%d.%u.%llx", b->number, b->said + 1, (unsigned long long)now_us());
-	if (!b->crowd->listen
-	    && !xmpp_send(b->x, "<message to='%s' type='groupchat' id='%s'><body>%s</body></message>", b->room, id, phrase)) {
-		b->said++;
-		b->counts[SENT]++;
-		b->counts[AWAITED]++;
+	p->text = phrases[roll(b, sizeof phrases / sizeof *phrases)];
+	p->sent_at = now_us();
+	snprintf(p->id, sizeof p->id, ID "%016llx.%d.%u", c->run, b->number, b->sent + 1);
+	if (!c->listen
+	    && !xmpp_send(b->x,
+	                  "<message to='%s' type='groupchat' id='%s'><body>%s</body></message>",
+	                  b->room, p->id, p->text)) {
+		b->n_said++;
+		b->sent++;
+		b->worker->counts[SENT]++;
+		b->worker->counts[AWAITED]++;
 	}
-	speak_after(b, b->crowd->factor ? 0 : JOIN_TIMEOUT);
+	speak_after(b, c->factor ? 0 : JOIN_TIMEOUT);
 }
 
-static void on_ready(struct xmpp *x)
-{
-	struct bot *b = x->data;
-
-	b->counts[LOGGED_IN]++;
-	jump(b);
-}
-
-/* The timer: it is time for the next thing, or for what did not happen. */
+/* The timer: does the next thing, or gives up waiting for an answer. */
 static void on_wake(struct xmpp *x)
 {
 	struct bot *b = x->data;
 
-	raise_to(&b->crowd->lag, (now_us() - b->due) / 1000);
-	if (b->crowd->ending || interrupted)
-		return; /* it stays where it is, to hear its last phrase */
+	raise_to(&b->worker->counts[LAG], (now_us() - b->due) / 1000);
+	if (b->worker->ending || interrupted)
+		return; /* it stays where it is, to hear its last phrases */
 	if (b->place == INSIDE) {
 		speak(b);
 		return;
 	}
 	if (b->place != OUTSIDE) {
-		b->counts[UNANSWERED]++;
-		xmpp_leave(b->x, b->room, b->nick); /* for the case that we are in, after all */
+		b->worker->counts[UNANSWERED]++;
+		xmpp_leave(b->x, b->room, nick_of(b)); /* in case it is in the room nevertheless */
 	}
 	jump(b);
 }
 
-/* <error type='cancel'><conflict xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>
- * RFC 6120 section 8.3. */
-static int has_error(const struct xml_elem *stanza, const char *condition)
+/* Counts a refusal of a room. The first one is printed, with the reason in the server's words. Its
+ * control characters do not go to the terminal. */
+static void refuse(struct bot *b, const struct xml_elem *stanza)
 {
-	return xml_child(xml_child(stanza, "error", NULL), condition, "urn:ietf:params:xml:ns:xmpp-stanzas") != NULL;
+	const struct xml_elem *text = xml_child(xml_child(stanza, "error", NULL), "text", NULL);
+	const char *p = text ? text->text : "";
+
+	if (b->worker->counts[NO_ENTRY]++ > 0)
+		return;
+	fprintf(stderr, "%s: %s: %s", b->user, b->room, xmpp_error_condition(stanza));
+	fputs(*p ? " " : "", stderr);
+	for (; *p; p += xmpp_control(p) > 0 ? xmpp_control(p) : 1)
+		putc(xmpp_control(p) > 0 ? ' ' : *p, stderr);
+	fputs(" (more of these are only counted)\n", stderr);
 }
 
-/* If the room that we opened stays locked, nobody else can come in. */
+/* If a room that we opened stays locked, nobody else can enter it. */
 static void note_unlocked(struct xmpp *x, const struct xml_elem *answer, void *data)
 {
-	struct bot *b = x->data;
-
 	(void)data;
 	if (xml_has(answer, "type", "error"))
-		b->counts[NO_ENTRY]++;
+		refuse(x->data, answer);
 }
 
-/* Does it come from our nick in the room? */
+/* True if a stanza comes from our own occupant of the room. */
 static int is_me(const struct bot *b, const struct xml_elem *e)
 {
 	const char *from = xml_get(e, "from"), *slash = from ? strchr(from, '/') : NULL;
 
-	return slash && !strcmp(slash + 1, b->nick);
+	return slash && xmpp_same_account(from, b->room) && !strcmp(slash + 1, nick_of(b));
 }
 
-/* S: <presence from='bot_room_3@conference.localhost/jumperbot_7'><x ...>...<status code='110'/></x></presence>
- * We are in. With status 201 the room is new, and locked until we say that it
- * is as it should be (XEP-0045 section 10.1.2). */
+/* True if a stanza of type error comes from our room, and not from another occupant, or from the
+ * service of all rooms. */
+static int is_refusal(const struct bot *b, const struct xml_elem *e)
+{
+	const char *from = xml_get(e, "from"), *service = strchr(b->room, '@') + 1;
+
+	return xml_has(e, "type", "error")
+	       && (is_me(b, e) || xmpp_same_jid(from, b->room) || xmpp_same_jid(from, service));
+}
+
+/* S: <presence from='bot_room_3@conference.localhost/jumperbot_7'>
+ *      <x xmlns='http://jabber.org/protocol/muc#user'>...<status code='110'/></x></presence>
+ * We are in. With status 201 we have opened the room, and must unlock it. */
 static void entered(struct bot *b, const struct xml_elem *presence)
 {
+	int32_t *counts = b->worker->counts;
+
 	if (xmpp_has_status(presence, 201))
 		xmpp_unlock_room(b->x, b->room, note_unlocked, NULL);
 	b->place = INSIDE;
-	b->phrases = 5 + roll(b, 5);
-	b->counts[IN_ROOM]++;
+	b->to_say = 5 + roll(b, MAX_PHRASES - 4);
+	counts[IN_ROOM]++;
 	if (!b->entered) {
 		b->entered = 1;
-		b->counts[ENTERED]++;
-		b->counts[ALL_IN] = (now_us() - b->crowd->start) / 1000;
+		counts[ENTERED]++;
+		raise_to(&counts[ALL_IN], (now_us() - b->worker->crowd->start) / 1000);
 	}
 	speak_after(b, 0);
 }
 
-/* What an error asks for. Of type wait, or policy-violation: be quiet for a
- * while, and then for twice that (RFC 6120 section 8.3). A room that is full says
- * wait, too, but with service-unavailable (XEP-0045 section 7.2.9): there are others. */
-static void heed_error(struct bot *b, const struct xml_elem *stanza, enum count otherwise)
+/* S: <error type='wait'><resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>
+ * An error of type wait, or policy-violation, asks us to slow down (RFC 6120 section 8.3). A full
+ * room says wait as well, but with service-unavailable (XEP-0045 section 7.2.9). Returns 1 if the
+ * bot slows down. */
+static int throttled(struct bot *b, const struct xml_elem *stanza)
 {
-	int wait = xml_has(xml_child(stanza, "error", NULL), "type", "wait") && !has_error(stanza, "service-unavailable");
-	int slow_down = wait || has_error(stanza, "policy-violation");
+	const char *condition = xmpp_error_condition(stanza);
+	int wait = xml_has(xml_child(stanza, "error", NULL), "type", "wait");
 
-	b->counts[slow_down ? THROTTLED : otherwise]++;
-	if (slow_down)
-		b->slow = 2 * b->slow + 1000 < MAX_SLOW ? 2 * b->slow + 1000 : MAX_SLOW;
+	if (strcmp(condition, "policy-violation")
+	    && (!wait || !strcmp(condition, "service-unavailable")))
+		return 0;
+	b->worker->counts[THROTTLED]++;
+	slow_down(b);
+	return 1;
 }
 
-/* S: <presence from='...' type='error'><error type='cancel'><conflict xmlns='...'/></error></presence>
- * The nick is taken. Or item-not-found: whoever opened the room has not yet
- * unlocked it. Or else we are not welcome. XEP-0045 section 7.2. */
+/* S: <presence from='...' type='error'><error type='cancel'><conflict .../></error></presence>
+ * The nick is taken, or we are not welcome (XEP-0045 section 7.2). Or item-not-found: perhaps
+ * whoever opened the room has not unlocked it yet. So the first one in a row does not count. */
 static void not_entered(struct bot *b, const struct xml_elem *presence)
 {
-	if (has_error(presence, "conflict") && b->namesakes < MAX_NAMESAKES) {
-		enter(b, b->namesakes + 1);
-		return;
-	}
-	if (!has_error(presence, "item-not-found"))
-		heed_error(b, presence, NO_ENTRY);
+	int locked = !strcmp(xmpp_error_condition(presence), "item-not-found") && b->slow == 0;
+
+	if (!throttled(b, presence) && !locked)
+		refuse(b, presence);
 	jump_later(b);
 }
 
-/* Our nick is what the room says that it is. Of type unavailable with status 303:
- * we are gone in name only, and our next presence has a new one (XEP-0045 section
- * 7.6). Gone before we were in may be the end of an earlier stay in the same room,
- * which took long, unless it says that we were kicked (307). */
+/* Remembers the nick that the room has given us: with status 210 when we enter, or after 303. */
+static void follow_nick(struct bot *b, const char *from)
+{
+	char *nick = strdup(strchr(from, '/') + 1);
+
+	if (!nick)
+		return; /* then we are not heard, but nothing worse happens */
+	free(b->nick);
+	b->nick = nick;
+}
+
+/* A presence of type unavailable with status 303 is not the end: our next presence has our new
+ * nick (XEP-0045 section 7.6). One that comes before we are in may be the late end of an earlier
+ * stay in this room, unless it says that we were kicked (307). */
 static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 {
 	struct bot *b = x->data;
-	int failed = xml_has(presence, "type", "error"), gone = xml_has(presence, "type", "unavailable");
+	int gone = xml_has(presence, "type", "unavailable");
 	const char *from = xml_get(presence, "from");
 
-	if (b->place < ENTERING || !xmpp_same_account(from, b->room))
-		return;
-	if (failed && b->place == ENTERING)
+	if (b->place == ENTERING && is_refusal(b, presence)) {
 		not_entered(b, presence);
-	if (failed || (!xmpp_has_status(presence, 110) && !is_me(b, presence)) || (gone && xmpp_has_status(presence, 303)))
 		return;
-	if (!gone && strchr(from, '/'))
-		snprintf(b->nick, sizeof b->nick, "%s", strchr(from, '/') + 1);
+	}
+	if (b->place < ENTERING || xml_has(presence, "type", "error")
+	    || !xmpp_same_account(from, b->room) || !strchr(from, '/')
+	    || (!xmpp_has_status(presence, 110) && !is_me(b, presence))
+	    || (gone && xmpp_has_status(presence, 303)))
+		return;
+	if (!gone && !is_me(b, presence))
+		follow_nick(b, from);
 	if (b->place == ENTERING && !gone) {
 		entered(b, presence);
 	} else if (b->place == LEAVING && gone) {
 		jump(b);
 	} else if (gone && (b->place == INSIDE || xmpp_has_status(presence, 307))) {
-		b->counts[THROWN_OUT]++;
+		b->worker->counts[THROWN_OUT]++;
 		jump_later(b);
 	}
 }
 
-/* S: <message from='bot_room_3@conference.localhost' type='error' id='7.12.5d1'>
+/* S: <message from='bot_room_3@conference.localhost' type='error' id='jump.5d1....7.12'>
  *      <error type='modify'><not-acceptable xmlns='...'/></error></message>
- * Nobody heard it. With this error, or item-not-found: because we are not in the
- * room any more, and nobody told us. XEP-0045 section 7.4. */
+ * Nobody heard the phrase. With this condition, or with item-not-found, the reason is that we are
+ * not in the room any more, but nobody has told us (XEP-0045 section 7.4). */
 static void bounced(struct bot *b, const struct xml_elem *message)
 {
-	heed_error(b, message, BOUNCED);
-	if (has_error(message, "not-acceptable") || has_error(message, "item-not-found")) {
-		b->counts[THROWN_OUT]++;
+	const char *condition = xmpp_error_condition(message);
+
+	throttled(b, message);
+	if (!strcmp(condition, "not-acceptable") || !strcmp(condition, "item-not-found")) {
+		b->worker->counts[THROWN_OUT]++;
 		jump_later(b);
 	} else if (b->place == INSIDE)
-		speak_after(b, RETRY);
+		speak_after(b, 2000);
 }
 
-/* One of our phrases came back, well or as an error. Rooms keep the order. */
-static void came_back(struct bot *b, const struct xml_elem *message, unsigned number, int64_t sent_at)
+/* Finds the phrase that a message is about, by its id. Some rooms drop ids or replace them. Then it
+ * is the first phrase that is awaited and has this text, for rooms keep the order. An error may
+ * come without the text. An id of another run with the same accounts is not ours. */
+static struct phrase *find_phrase(struct bot *b, const struct xml_elem *message)
 {
-	if (number <= b->heard) {
-		b->counts[REPEATED]++;
-		return;
-	}
-	b->counts[UNHEARD] += number - b->heard - 1;
-	b->counts[AWAITED] -= number - b->heard;
-	b->heard = number;
-	if (xml_has(message, "type", "error")) {
-		bounced(b, message);
-		return;
-	}
-	b->counts[HEARD]++;
-	count_time(b->counts, now_us() - sent_at);
-	b->slow /= 2;
-	if (b->place == INSIDE && !b->crowd->factor)
-		speak_after(b, 0);
+	const char *id = xml_get(message, "id");
+	const struct xml_elem *body = xml_child(message, "body", NULL);
+	int i;
+
+	for (i = 0; i < b->n_said && id; i++)
+		if (!strcmp(id, b->said[i].id))
+			return b->said + i;
+	if ((id && !strncmp(id, ID, strlen(ID))) || (!body && !xml_has(message, "type", "error")))
+		return NULL;
+	for (i = 0; i < b->n_said; i++)
+		if (b->said[i].sent_at && (!body || !strcmp(body->text, b->said[i].text)))
+			return b->said + i;
+	return NULL;
 }
 
-/* S: <message from='bot_room_3@conference.localhost/jumperbot_7' type='groupchat' id='7.12.5d1'>...
- * A delayed one is of old. An error is the room's, which has no nick; other occupants
- * can send one, too. In an id that is not ours there may be any number: no more
- * digits are read than a type has room for. */
+/* One of our phrases has come back, from the room or as an error. */
+static void came_back(struct bot *b, const struct xml_elem *message, struct phrase *p)
+{
+	int64_t sent_at = p->sent_at;
+
+	if (!sent_at) {
+		b->worker->counts[REPEATED]++;
+	} else if (xml_has(message, "type", "error")) {
+		settle(b, p, BOUNCED);
+		bounced(b, message);
+	} else {
+		settle(b, p, HEARD);
+		count_time(b->worker->counts, now_us() - sent_at);
+		b->slow /= 2;
+		if (b->place == INSIDE && !b->worker->crowd->factor)
+			speak_after(b, 0);
+	}
+}
+
+/* S: <message from='bot_room_3@conference.localhost/jumperbot_7' type='groupchat'
+ *      id='jump.5d1....7.12'>...
+ * History is marked as delayed (XEP-0203, and XEP-0091 in old servers), and is no traffic. */
 static void on_message(struct xmpp *x, const struct xml_elem *message)
 {
 	struct bot *b = x->data;
-	const char *id = xml_get(message, "id"), *from = xml_get(message, "from");
-	unsigned long long bot, number, sent_at;
+	int groupchat = xml_has(message, "type", "groupchat");
+	struct phrase *p;
 
-	if (xml_child(message, "delay", "urn:xmpp:delay") || !xmpp_same_account(from, b->room))
+	if (xml_child(message, "delay", "urn:xmpp:delay")
+	    || xml_child(message, "x", "jabber:x:delay"))
 		return;
-	if (xml_has(message, "type", "groupchat") && xml_child(message, "body", NULL))
-		b->counts[RECEIVED]++;
-	if (!id || b->place < INSIDE || !(strchr(from, '/') ? is_me(b, message) : xml_has(message, "type", "error")))
+	if (groupchat && xml_child(message, "body", NULL)
+	    && xmpp_same_account(xml_get(message, "from"), b->room))
+		b->worker->counts[RECEIVED]++;
+	if (b->place < INSIDE || !(groupchat ? is_me(b, message) : is_refusal(b, message)))
 		return;
-	if (sscanf(id, "%10llu.%10llu.%15llx", &bot, &number, &sent_at) == 3 /* NOLINT(cert-err34-c): the widths see to it */
-	    && bot == (unsigned)b->number && number <= b->said)
-		came_back(b, message, (unsigned)number, (int64_t)sent_at);
+	p = find_phrase(b, message);
+	if (p)
+		came_back(b, message, p);
 }
 
+/* Once a bot has got in, those of the first ones that were refused are no longer the rule. */
+static void on_ready(struct xmpp *x)
+{
+	struct bot *b = x->data;
+	struct worker *w = b->worker;
+	int i;
+
+	for (i = 0; i < w->made && !w->got_in; i++)
+		if (w->bots[i].refused)
+			fprintf(stderr, "%s: %s\n", w->bots[i].user, w->reason);
+	w->got_in = 1;
+	w->counts[LOGGED_IN]++;
+	jump(b);
+}
+
+/* Returns the time in ms until the next login is allowed, so that there are no more than -a in a
+ * second, and takes it. */
+static long next_slot(struct worker *w)
+{
+	int64_t now = now_us(), interval = (int64_t)TICK * w->crowd->worker_count / w->crowd->rate;
+
+	w->slot = later(w->slot + interval, now);
+	return (long)((w->slot - now) / 1000);
+}
+
+/* A connection has ended: a lost one comes back, and a bot that was refused does not. */
 static void on_close(struct xmpp *x, const char *reason)
 {
 	struct bot *b = x->data;
-	int comes_back = xmpp_retry_in(x) >= 0;
+	struct worker *w = b->worker;
 
 	if (b->place != OFFLINE)
-		b->counts[LOGGED_IN]--;
-	if (!comes_back)
-		b->counts[RUNNING]--;
+		w->counts[LOGGED_IN]--;
 	step_out(b, OFFLINE);
-	if (reason && (b->counts[comes_back ? LOST : REFUSED]++ == 0 || !comes_back))
-		fprintf(stderr, "jumperbot_%d: %s%s\n", b->number, reason,
-		        comes_back ? " (and comes back; more of these are only counted)" : "");
+	if (reason && xmpp_retry_in(x) >= 0) {
+		if (w->counts[LOST]++ == 0)
+			fprintf(stderr, "%s: %s (and comes back; more of these are only counted)\n",
+			        b->user, reason);
+		xmpp_retry_after(x, next_slot(w));
+	} else if (reason) {
+		w->counts[REFUSED]++;
+		b->refused = 1;
+		snprintf(w->reason, sizeof w->reason, "%s", reason);
+		if (w->got_in)
+			fprintf(stderr, "%s: %s\n", b->user, reason);
+	}
 }
 
-/* --------------------------------------------------------------- The crowd */
+/* -------------------------------------------------------------- The worker */
 
-/* SIGCHLD only ends a wait. */
 static void on_signal(int number)
 {
-	if (number != SIGCHLD)
-		interrupted = 1;
+	(void)number;
+	interrupted = 1;
 }
 
-/* The logins are spread over time: a storm of them would measure nothing but
- * the storm. */
-static struct xmpp *make_bot(struct crowd *c, struct share *s, struct bot *b, int i)
+/* Makes the next bot, which will log in after so many ms. Returns 0 or -1. */
+static int make_bot(struct worker *w, long ms)
 {
-	struct xmpp_options o = c->options;
+	struct xmpp_options o = w->crowd->options;
+	struct bot *b = w->bots + w->made;
 
-	b->crowd = c;
-	b->counts = s->counts;
-	b->number = c->first + i;
-	b->random = ((uint32_t)c->seed + (uint32_t)b->number) * 2654435769u | 1;
-	b->room_number = roll(b, c->rooms);
+	b->worker = w;
+	b->number = w->crowd->first + w->from + w->made;
+	b->random = ((uint32_t)w->crowd->seed + (uint32_t)b->number) * 2654435769u | 1;
+	b->room_number = roll(b, w->crowd->rooms);
 	snprintf(b->user, sizeof b->user, "jumperbot_%d", b->number);
 	o.user = o.trace_name = b->user;
-	o.start_after = (long)((int64_t)i * 1000 / c->rate);
-	b->x = xmpp_new(&o);
+	o.start_after = ms;
+	b->x = w->conns[w->made] = xmpp_new(&o);
 	if (!b->x)
-		return NULL;
+		return -1;
+	w->made++;
 	b->x->data = b;
 	b->x->on_ready = on_ready;
 	b->x->on_message = on_message;
 	b->x->on_presence = on_presence;
 	b->x->on_wake = on_wake;
 	b->x->on_close = on_close;
-	b->counts[RUNNING]++;
-	return b->x;
+	return 0;
 }
 
-/* Each second. Who has lost the first process ends, too: nobody watches. */
-static void tick(struct crowd *c, long long *counts, int64_t late)
+/* Makes bots. The first ones show whether the password is right, before the server takes us for an
+ * attacker. The others follow when one of them is in. Their logins are spread over time. */
+static int make_bots(struct worker *w)
 {
-	raise_to(&c->lag, late / 1000);
-	raise_to(&counts[WORST_LAG], c->lag);
-	counts[LAG] = c->lag;
-	c->lag = 0;
-	if (getppid() != c->watcher)
+	const struct crowd *c = w->crowd;
+	int64_t now = now_us(), due = c->start + (int64_t)(w->from + w->made) * TICK / c->rate;
+	int64_t delay = due > now ? due - now : 0;
+	int i, wanted = w->got_in || w->n < FIRST ? w->n : FIRST;
+
+	if (w->made == wanted)
+		return 0;
+	for (i = 0; w->made < wanted; i++)
+		if (make_bot(w, (long)((delay + (int64_t)i * TICK / c->rate) / 1000)))
+			return -1;
+	w->slot = later(w->slot, now + delay + (int64_t)i * TICK / c->rate);
+	return 0;
+}
+
+/* Reports all counts. If the pipe is full, because the parent's terminal has been stopped, the next
+ * report will do. If the parent is gone, the worker ends, too. Returns 0, or -1 if it is full. */
+static int report(struct worker *w)
+{
+	if (write(w->pipe, w->counts, sizeof w->counts) < 0) {
+		if (errno == EAGAIN)
+			return -1;
 		interrupted = 1;
+	}
+	w->counts[LAG] = 0;
+	return 0;
 }
 
-/* Turns the loop until all is over: on a signal, or at the end of -d, the bots
- * fall silent, and log out when their last phrases have come back. That may take
- * a while, for the bots of other processes may log out first and keep the server
- * busy. A second signal: they log out at once. */
-static long turn_until_end(struct crowd *c, struct share *s, struct xmpp **conns)
+/* Turns the loop until all bots have ended. On a signal, or at the end of -d, the bots fall silent,
+ * and log out when their last phrases have come back. That may take a while, since the bots of
+ * other workers keep the server busy. On a second signal they log out at once. */
+static long turn_until_end(struct worker *w)
 {
-	int64_t now, next = c->start + TICK, end = c->seconds ? c->start + (int64_t)c->seconds * TICK : INT64_MAX;
+	const struct crowd *c = w->crowd;
+	int64_t now, next = c->start + TICK;
+	int64_t end = c->seconds ? c->start + (int64_t)c->seconds * TICK : INT64_MAX;
 	long alive;
 
 	do {
 		now = now_us();
 		if (now >= next) {
-			tick(c, s->counts, now - next);
+			raise_to(&w->counts[LAG], (now - next) / 1000);
+			raise_to(&w->counts[WORST_LAG], w->counts[LAG]);
+			report(w);
 			next = now + TICK;
 		}
-		if (!c->ending && (interrupted || now >= end)) {
-			c->ending = 1;
+		if (!w->ending && (interrupted || now >= end)) {
+			w->ending = 1;
 			interrupted = 0;
 			end = now + (int64_t)GRACE * 1000;
 		}
-		if (c->ending && (s->counts[AWAITED] == 0 || interrupted || now >= end))
+		if (w->ending && (w->counts[AWAITED] == 0 || interrupted || now >= end))
 			xmpp_stop();
-		alive = xmpp_turn(conns, (size_t)s->n, (long)(next - now) / 1000 + 1);
+		if (!w->ending && make_bots(w))
+			return -1;
+		alive = xmpp_turn(w->conns, (size_t)w->made, (long)(next - now) / 1000 + 1);
 	} while (alive > 0);
-	raise_to(&s->counts[WORST_LAG], c->lag);
 	return alive;
 }
 
-/* All that a process does for its share. Returns its exit status. */
-static int run_share(struct crowd *c, struct share *s)
+/* If nobody got in, and a bot was refused, prints one message for all of them and returns 1. */
+static int all_refused(const struct worker *w)
 {
-	struct bot *bots = calloc((size_t)s->n, sizeof *bots);
-	struct xmpp **conns = calloc((size_t)s->n, sizeof *conns);
-	int i, failed = !bots || !conns;
+	int i, n = 0;
 
-	signal(SIGINT, SIG_IGN); /* Ctrl-C goes to all processes, and the first one passes it on */
-	signal(SIGTERM, SIG_IGN); /* which timeout(1), say, sends to all as well */
-	for (i = 0; i < s->n && !failed; i++)
-		failed = !(conns[i] = make_bot(c, s, bots + i, s->from + i));
-	failed = failed || turn_until_end(c, s, conns) < 0;
+	if (w->got_in || !*w->reason)
+		return 0;
+	for (i = 0; i < w->made; i++)
+		n += w->bots[i].refused;
+	fprintf(stderr, "jumperbot: %s; %d of %d tried%s\n", w->reason, n, w->made,
+	        strncmp(w->reason, "login refused", 13) ? "" : ": check the password");
+	return 1;
+}
+
+/* Runs the bots of a worker. Returns its exit status. */
+static int run_worker(struct worker *w)
+{
+	int i, failed;
+
+	signal(SIGINT, SIG_IGN);  /* Ctrl-C goes to all processes, and the parent passes it on */
+	signal(SIGTERM, SIG_IGN); /* timeout(1), for one, sends this to all processes */
+	signal(SIGPIPE, SIG_IGN); /* see report() */
+	w->bots = calloc((size_t)w->n, sizeof *w->bots);
+	w->conns = calloc((size_t)w->n, sizeof *w->conns);
+	failed = !w->bots || !w->conns || turn_until_end(w) < 0;
 	if (failed)
 		perror("jumperbot");
-	for (i = 0; conns && i < s->n; i++)
-		xmpp_free(conns[i]);
-	free(conns);
-	free(bots);
+	failed |= all_refused(w);
+	for (i = 0; i < w->made; i++) {
+		step_out(w->bots + i, OFFLINE);
+		xmpp_free(w->conns[i]);
+	}
+	while (report(w))
+		poll(&(struct pollfd){.fd = w->pipe, .events = POLLOUT}, 1, -1);
+	free(w->conns);
+	free(w->bots);
 	return failed;
 }
 
 /* ------------------------------------------------------------- The monitor */
 
-/* A process may be counting while we look, so that one figure is newer than the
- * next; not so when it has ended. */
-static void add_up(const struct crowd *c, long long *sums)
+/* Adds up what the workers have reported. */
+static void add_up(const struct crowd *c, int64_t sums[COUNTS])
 {
-	const long long *counts;
-	int i, k;
+	const struct worker *w;
+	int k;
 
 	memset(sums, 0, COUNTS * sizeof *sums);
-	for (i = 0; i < c->share_count; i++) {
-		counts = c->shares[i].counts;
-		for (k = 0; k < SUMS; k++)
-			sums[k] += counts[k];
-		for (; k < COUNTS; k++)
-			raise_to(&sums[k], counts[k]);
-	}
+	for (w = c->workers; w < c->workers + c->worker_count; w++)
+		for (k = 0; k < COUNTS; k++)
+			sums[k] = k < SUMS ? sums[k] + w->sums[k] : later(sums[k], w->sums[k]);
 }
 
-/* One line: how many are where, and how fast they talk since the last line. */
-static void print_line(const struct crowd *c, const long long *sums, int64_t now)
+/* Prints what has gone wrong so far, how many bots are where, and how fast they have talked since
+ * the last line. What does not fit into the line can be read in the summary. */
+static void print_line(FILE *line, const struct crowd *c, const int64_t sums[COUNTS], int64_t now)
 {
-	double seconds = (double)(now - c->shown_at) / 1e6;
-	long long recent[COUNTS];
+	double seconds = (double)(now - c->shown_at) / TICK;
+	int64_t recent[COUNTS];
 	int i;
 
 	for (i = 0; i < COUNTS; i++)
 		recent[i] = i < SUMS ? sums[i] - c->shown[i] : sums[i];
-	printf("%4d s: %lld running, %lld logged in, %lld in a room; %.0f/s sent, %.0f/s received; "
-	       "round trip %.1f ms (99%%: %.1f, ever: %.1f)", (int)((now - c->start) / 1000000),
-	       sums[RUNNING], sums[LOGGED_IN], sums[IN_ROOM],
-	       (double)recent[SENT] / seconds, (double)recent[RECEIVED] / seconds,
-	       percentile(recent, 0.5), percentile(recent, 0.99), (double)sums[LONGEST] / 1000);
+	fprintf(line, "%4d s: ", (int)((now - c->start) / TICK));
+	if (sums[LAG] > MAX_LAG)
+		fprintf(line, "lag %lld ms, ", (long long)sums[LAG]);
 	for (i = LOST; i <= REPEATED; i++)
 		if (sums[i])
-			printf("; %s %lld", count_names[i], sums[i]);
-	if (sums[LAG] > MAX_LAG)
-		printf("; these figures are too high by up to %lld ms: jumperbot is late itself", sums[LAG]);
+			fprintf(line, "%s %lld, ", count_names[i], (long long)sums[i]);
+	fprintf(line, "%lld of %lld in rooms, %.0f/s sent, %.0f/s received, %.1f ms (99%%: %.1f)",
+	        (long long)sums[IN_ROOM], (long long)sums[LOGGED_IN],
+	        (double)recent[SENT] / seconds, (double)recent[RECEIVED] / seconds,
+	        percentile(recent, 0.5), percentile(recent, 0.99));
 }
 
-/* -m: a line that is renewed each second, or else, to be kept, one each ten. */
+/* -m: renews a line each second on a terminal; otherwise prints one every ten seconds. */
 static void show(struct crowd *c)
 {
 	int terminal = isatty(STDOUT_FILENO);
-	int64_t now = now_us();
-	long long sums[COUNTS];
+	int64_t now = now_us(), sums[COUNTS];
+	char text[80] = "";
+	FILE *line;
 
 	if (!c->monitor || now - c->shown_at < (terminal ? TICK : 10 * TICK) - TICK / 2)
 		return;
 	add_up(c, sums);
-	if (terminal)
-		printf("\r\033[K\033[?7l"); /* to the first column; clear what was there; what is too long is cut off */
-	print_line(c, sums, now);
-	printf(terminal ? "\033[?7h" : "\n");
+	line = fmemopen(text, sizeof text - 1, "w"); /* it keeps what fits */
+	if (line) {
+		print_line(line, c, sums, now);
+		fclose(line);
+	}
+	printf(terminal ? "\r\033[K%s" : "%s\n", text); /* clear the line first */
 	fflush(stdout);
 	memcpy(c->shown, sums, sizeof sums);
 	c->shown_at = now;
 }
 
-static void print_counts(const long long *sums, int from, int to)
+static void print_counts(const int64_t sums[COUNTS], int from, int to)
 {
 	for (; from <= to; from++)
-		printf("%s=%lld\n", count_names[from], sums[from]);
+		printf("%s=%lld\n", count_names[from], (long long)sums[from]);
 }
 
-/* How it went, in lines that a shell can evaluate. Returns the exit status: did
- * every bot get in, and could it be told? */
+/* Prints how it went, in lines that a shell can evaluate. Returns the exit status: 0 if every bot
+ * got in and the summary was printed. */
 static int summarize(const struct crowd *c)
 {
-	long long sums[COUNTS];
+	int64_t sums[COUNTS];
 
 	add_up(c, sums);
 	if (c->monitor && isatty(STDOUT_FILENO))
@@ -653,13 +823,13 @@ static int summarize(const struct crowd *c)
 	printf("bots=%d\n", c->bots);
 	print_counts(sums, ENTERED, ENTERED);
 	if (sums[ENTERED] == c->bots)
-		printf("all_in_ms=%lld\n", sums[ALL_IN]);
+		printf("all_in_ms=%lld\n", (long long)sums[ALL_IN]);
 	printf("seconds=%.1f\n", (double)(now_us() - c->start) / 1e6);
 	print_counts(sums, SENT, RECEIVED);
-	printf("p50_ms=%.2f\np99_ms=%.2f\nmax_ms=%.2f\n", percentile(sums, 0.5), percentile(sums, 0.99),
-	       (double)sums[LONGEST] / 1000);
+	printf("p50_ms=%.2f\np99_ms=%.2f\nmax_ms=%.2f\n", percentile(sums, 0.5),
+	       percentile(sums, 0.99), (double)sums[LONGEST] / 1000);
 	print_counts(sums, LOST, REPEATED);
-	printf("lag_ms=%lld\n", sums[WORST_LAG]);
+	printf("lag_ms=%lld\n", (long long)sums[WORST_LAG]);
 	if (fflush(stdout) || ferror(stdout)) {
 		perror("jumperbot");
 		return 1;
@@ -667,121 +837,144 @@ static int summarize(const struct crowd *c)
 	return c->failed || sums[ENTERED] < c->bots;
 }
 
-/* --------------------------------------------------------------- The watch */
+/* -------------------------------------------------------------- The parent */
 
-/* Memory, all zero, that is still the same one after fork(): that of a file without
- * a name. NULL on failure. */
-static void *share_memory(size_t size)
-{
-	FILE *file = tmpfile();
-	void *memory = MAP_FAILED;
-	size_t i;
-
-	for (i = 0; file && i < size; i++)
-		putc(0, file); /* all of it: where the disk is full, a hole would kill us when we write there */
-	if (file && !fflush(file) && !ferror(file))
-		memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fileno(file), 0);
-	if (file)
-		fclose(file); /* the memory remains */
-	return memory == MAP_FAILED ? NULL : memory;
-}
-
-/* As many bots for each process as descriptors allow: select() watches those below
- * FD_SETSIZE, and the system may allow fewer (or say -1: any number). A connection
- * is one descriptor; through a tunnel, it is two. 0, or -1. */
+/* Decides how many workers there are. A connection takes one descriptor, or two with a tunnel.
+ * select() watches those below FD_SETSIZE, and the system may allow fewer (-1: any number). The
+ * parent has one for each worker. Returns 0 or -1. */
 static int divide(struct crowd *c)
 {
 	long limit = sysconf(_SC_OPEN_MAX);
 	int most = (int)(limit < 0 || limit > FD_SETSIZE ? FD_SETSIZE : limit) - SPARE;
+	int bots = c->options.tunnel ? most / 2 : most;
 
-	if (c->options.tunnel)
-		most /= 2;
-	if (most < 1) {
-		fprintf(stderr, "jumperbot: the limit of open files (ulimit -n) is too low for %d bots\n", c->bots);
+	if (bots < 1 || (c->bots - 1) / bots >= most) {
+		fputs("jumperbot: the limit of open files (ulimit -n) is too low for them\n", stderr);
 		return -1;
 	}
-	c->share_count = (c->bots + most - 1) / most;
-	c->shares = share_memory((size_t)c->share_count * sizeof *c->shares);
-	if (!c->shares)
+	c->worker_count = (c->bots - 1) / bots + 1;
+	c->workers = calloc((size_t)c->worker_count, sizeof *c->workers);
+	if (!c->workers)
 		perror("jumperbot");
-	return c->shares ? 0 : -1;
+	return c->workers ? 0 : -1;
 }
 
-/* One of the processes has ended. What it counted remains, but for who was where:
- * one that dies cannot take that back. */
-static void end_share(struct crowd *c, struct share *s, int status)
+/* A worker has closed its pipe: it has ended. If it was killed, it has not reported its end. Its
+ * phrases cannot come back now, and if it failed, the others end as well. */
+static void end_worker(struct crowd *c, struct worker *w)
 {
-	s->pid = 0;
-	s->counts[RUNNING] = s->counts[LOGGED_IN] = s->counts[IN_ROOM] = s->counts[LAG] = 0;
+	int status = 0;
+
+	waitpid(w->pid, &status, 0);
+	close(w->pipe);
+	w->pid = 0;
+	w->sums[UNHEARD] += w->sums[AWAITED];
+	w->sums[AWAITED] = w->sums[LOGGED_IN] = w->sums[IN_ROOM] = 0;
 	if (status)
 		c->failed = 1;
+	if (WIFEXITED(status) && status)
+		interrupted = 1;
 	if (WIFSIGNALED(status))
-		fprintf(stderr, "jumperbot: the process with bots %d to %d died of signal %d\n",
-		        s->from, s->from + s->n - 1, WTERMSIG(status));
+		fprintf(stderr, "jumperbot: the worker of bots %d to %d was killed by signal %d\n",
+		        c->first + w->from, c->first + w->from + w->n - 1, WTERMSIG(status));
 }
 
-/* Tells those who run that we were interrupted. Returns how many they are. */
-static int look_after(struct crowd *c)
+/* Reads a report, or the end of a worker. The counts have 32 bits, and wrap around; what they have
+ * grown by since the last report has fewer. */
+static void receive(struct crowd *c, struct worker *w)
 {
-	struct share *s;
-	int status, running = 0;
+	uint32_t report[COUNTS];
+	ssize_t n = read(w->pipe, report, sizeof report);
+	int k;
 
-	for (s = c->shares; s < c->shares + c->share_count; s++) {
-		status = 0;
-		if (s->pid && waitpid(s->pid, &status, WNOHANG) != 0)
-			end_share(c, s, status);
-		if (s->pid && interrupted)
-			kill(s->pid, SIGUSR1);
-		running += s->pid != 0;
+	if (n != (ssize_t)sizeof report) {
+		end_worker(c, w);
+		return;
+	}
+	for (k = 0; k < COUNTS; k++)
+		w->sums[k] += (int32_t)(report[k] - (uint32_t)w->sums[k]);
+}
+
+/* Prepares to wait: passes a signal on to the workers, and stores their pipes in *pipes. Returns
+ * the largest descriptor, or -1 if all workers have ended. */
+static int look_after(struct crowd *c, fd_set *pipes)
+{
+	struct worker *w;
+	int largest = -1;
+
+	FD_ZERO(pipes);
+	for (w = c->workers; w < c->workers + c->worker_count; w++) {
+		if (w->pid == 0)
+			continue;
+		if (interrupted)
+			kill(w->pid, SIGUSR1);
+		FD_SET(w->pipe, pipes);
+		largest = (int)later(largest, w->pipe);
 	}
 	interrupted = 0;
-	return running;
+	return largest;
 }
 
-/* All that the first process does while the others run. Signals are held back from
- * the look at what they mean to the moment when it sleeps: none comes too early to
- * wake it. But not while it shows something: nobody may be reading. */
+/* Reads reports until all workers have ended. They report each second, so a signal that arrives
+ * just before select() waits is noticed soon enough. */
 static void watch(struct crowd *c)
 {
-	const struct sigaction wake = {.sa_handler = on_signal, .sa_flags = SA_RESTART}; /* it must not cut what we print */
-	const struct timespec second = {1, 0};
-	sigset_t all, before;
-	int running;
+	struct timeval second;
+	struct worker *w;
+	fd_set pipes;
+	int largest;
 
-	sigfillset(&all);
-	sigaction(SIGCHLD, &wake, NULL);
 	do {
 		show(c);
-		sigprocmask(SIG_SETMASK, &all, &before);
-		running = look_after(c);
-		if (running > 0)
-			pselect(0, NULL, NULL, NULL, &second, &before);
-		sigprocmask(SIG_SETMASK, &before, NULL);
-	} while (running > 0);
+		largest = look_after(c, &pipes);
+		second = (struct timeval){1, 0};
+		if (largest >= 0 && select(largest + 1, &pipes, NULL, NULL, &second) <= 0)
+			FD_ZERO(&pipes);
+		for (w = c->workers; w < c->workers + c->worker_count; w++)
+			if (w->pid && FD_ISSET(w->pipe, &pipes))
+				receive(c, w);
+	} while (largest >= 0);
 }
 
-/* Starts a process for each share, and waits for them. Returns the exit status,
- * in each of them. */
+/* Starts worker i. It keeps the end of its own pipe to write to, and no other end. Returns 0 in the
+ * parent, 1 in the worker, or -1. */
+static int start_worker(struct crowd *c, int i)
+{
+	struct worker *w = c->workers + i;
+	int ends[2];
+
+	w->crowd = c;
+	w->from = (int)((int64_t)c->bots * i / c->worker_count);
+	w->n = (int)((int64_t)c->bots * (i + 1) / c->worker_count) - w->from;
+	if (pipe(ends))
+		return -1;
+	w->pipe = ends[0];
+	w->pid = fork();
+	if (w->pid != 0) {
+		close(ends[1]);
+		return w->pid < 0 ? -1 : 0;
+	}
+	for (; i >= 0; i--)
+		close(c->workers[i].pipe);
+	w->pipe = ends[1];
+	fcntl(w->pipe, F_SETFL, O_NONBLOCK);
+	fcntl(w->pipe, F_SETFD, FD_CLOEXEC); /* a tunnel must not keep it open */
+	return 1;
+}
+
+/* Starts the workers, and waits for them. Returns the exit status, also in each worker. */
 static int run_crowd(struct crowd *c)
 {
-	struct share *s;
-	pid_t pid;
-	int i;
+	int i, started = 0;
 
-	c->watcher = getpid();
-	for (i = 0; i < c->share_count && !c->failed; i++) {
-		s = c->shares + i;
-		s->from = (int)((int64_t)c->bots * i / c->share_count);
-		s->n = (int)((int64_t)c->bots * (i + 1) / c->share_count) - s->from;
-		pid = fork();
-		if (pid == 0)
-			return run_share(c, s);
-		s->pid = pid > 0 ? pid : 0;
-		c->failed = pid < 0;
-	}
-	if (c->failed) {
+	for (i = 0; i < c->worker_count && started == 0; i++)
+		started = start_worker(c, i);
+	if (started > 0)
+		return run_worker(c->workers + i - 1);
+	if (started < 0) {
 		perror("jumperbot");
-		interrupted = 1; /* those that run are told to end */
+		c->workers[i - 1].pid = 0;
+		c->failed = interrupted = 1;
 	}
 	watch(c);
 	return summarize(c);
@@ -791,29 +984,31 @@ static int run_crowd(struct crowd *c)
 
 static int usage(FILE *out)
 {
-	fputs("usage: jumperbot [-lmvR] [-n bots] [-f first] [-r rooms] [-t host] [-e server] [-p port]\n"
-	      "                 [-a logins] [-i factor] [-d seconds] [-s seed] [-x command]\n"
-	      "  -n  how many bots (10): jumperbot_0, jumperbot_1, ...\n"
-	      "  -f  the number of the first one (0)\n"
-	      "  -r  how many rooms (10): bot_room_0@conference.HOST, ...\n"
-	      "  -t  XMPP host, behind the @ of the bots' addresses (localhost)\n"
-	      "  -e  machine that it runs on (the host)\n"
+	fputs("usage: jumperbot [-lmvR] [-n bots] [-f first] [-r rooms] [-t host] [-c service]\n"
+	      "                 [-e server] [-p port] [-a logins] [-i factor] [-d seconds]\n"
+	      "                 [-s seed] [-x command]\n"
+	      "  -n  number of bots (10): jumperbot_0, jumperbot_1, ...\n"
+	      "  -f  number of the first bot (0)\n"
+	      "  -r  number of rooms (10): bot_room_0@SERVICE, bot_room_1@SERVICE, ...\n"
+	      "  -t  XMPP host, after the @ of the bots' addresses (localhost)\n"
+	      "  -c  service of the rooms (conference.HOST)\n"
+	      "  -e  machine to connect to (the host)\n"
 	      "  -p  port (5222)\n"
-	      "  -a  logins per second, until all are in (50)\n"
-	      "  -i  talk so many times as often (1); 0: as fast as answers come back\n"
-	      "  -d  end after so many seconds (never)\n"
-	      "  -s  a number: with the same one, bots choose the same rooms and phrases\n"
+	      "  -a  logins in a second, at most (50)\n"
+	      "  -i  talk this many times as often (1); 0: as fast as the answers come back\n"
+	      "  -d  end after this many seconds (never)\n"
+	      "  -s  seed: with the same number, the bots choose the same rooms and phrases\n"
 	      "  -x  connect through this command, for example one that adds TLS; it finds the\n"
 	      "      host, the server and the port in $XMPP_HOST, $XMPP_SERVER and $XMPP_PORT\n"
 	      "  -l  only listen\n"
-	      "  -m  monitor: show how it goes\n"
-	      "  -v  show what goes over the wire\n"
+	      "  -m  monitor: show what is going on\n"
+	      "  -v  print what is sent and received\n"
 	      "  -R  register the accounts that do not exist\n"
-	      "The password is $XMPP_PASSWORD, or else jumperbot.\n", out);
+	      "The password is $XMPP_PASSWORD, or jumperbot if that is not set.\n", out);
 	return out == stdout ? 0 : 2;
 }
 
-/* A number from min to max; 0, or -1. */
+/* Reads a number from min to max. Returns 0 or -1. */
 static int read_number(const char *text, long min, long max, int *to)
 {
 	char *end;
@@ -830,13 +1025,14 @@ static int read_options(int argc, char **argv, struct crowd *c)
 {
 	int option, failed = 0;
 
-	while (!failed && (option = getopt(argc, argv, "hn:f:r:t:e:p:a:i:d:s:x:lmvR")) != -1) {
+	while (!failed && (option = getopt(argc, argv, "hn:f:r:t:c:e:p:a:i:d:s:x:lmvR")) != -1) {
 		switch (option) {
 		case 'h': return usage(stdout);
 		case 'n': failed = read_number(optarg, 1, 1000000, &c->bots); break;
 		case 'f': failed = read_number(optarg, 0, 1000000000, &c->first); break;
 		case 'r': failed = read_number(optarg, 1, 1000000, &c->rooms); break;
 		case 't': c->options.host = optarg; break;
+		case 'c': c->service = optarg; break;
 		case 'e': c->options.server = optarg; break;
 		case 'p': failed = read_number(optarg, 1, 65535, &c->options.port); break;
 		case 'a': failed = read_number(optarg, 1, 1000000, &c->rate); break;
@@ -851,7 +1047,8 @@ static int read_options(int argc, char **argv, struct crowd *c)
 		default: failed = -1;
 		}
 	}
-	if (failed || optind < argc || strlen(c->options.host) > MAX_HOST)
+	if (failed || optind < argc || strlen(c->options.host) > MAX_HOST
+	    || (c->service && strlen(c->service) > MAX_HOST))
 		return usage(stderr);
 	return -1;
 }
@@ -859,22 +1056,26 @@ static int read_options(int argc, char **argv, struct crowd *c)
 int main(int argc, char **argv)
 {
 	struct crowd c = {
-		.options = {.host = "localhost", .password = getenv("XMPP_PASSWORD"), .reconnect = 1},
-		.bots = 10, .rooms = 10, .rate = 50, .factor = 1,
-		.seed = (int)(now_us() % INT_MAX), .start = now_us(), .shown_at = now_us()
+		.options = {.host = "localhost", .password = "jumperbot", .reconnect = 1},
+		.bots = 10, .rooms = 10, .rate = 50, .factor = 1
 	};
-	struct sigaction action = {.sa_handler = on_signal};
+	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 	int status;
 
-	if (!c.options.password)
-		c.options.password = "jumperbot";
+	c.start = c.shown_at = now_us();
+	c.run = (unsigned long long)c.start << 22 | ((unsigned)getpid() & 0x3FFFFF);
+	c.seed = (int)(c.run % INT_MAX);
+	if (getenv("XMPP_PASSWORD"))
+		c.options.password = getenv("XMPP_PASSWORD");
 	status = read_options(argc, argv, &c);
 	if (status >= 0)
 		return status;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGUSR1, &action, NULL);
-	signal(SIGCHLD, SIG_DFL); /* where it is ignored, as it may be by who started us, no child's status is kept */
-	setvbuf(stderr, NULL, _IOLBF, 0); /* a trace has many short pieces */
-	return divide(&c) || run_crowd(&c);
+	signal(SIGCHLD, SIG_DFL); /* if our parent ignored it, waitpid() would find no status */
+	setvbuf(stderr, NULL, _IOLBF, 0); /* a line of the trace is written in one piece */
+	status = divide(&c) || run_crowd(&c);
+	free(c.workers);
+	return status;
 }

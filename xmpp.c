@@ -228,7 +228,7 @@ static void trace(const struct conn *c, char who, const char *p, size_t n)
 	int plain = who == 'C' && c->state == WAIT_SUCCESS && !c->scram.bytes;
 	int secret = plain || (c->o.create && c->state >= WAIT_ACCOUNT);
 	const char *name = c->o.trace_name, *tag_end = memchr(p, '>', n);
-	const char *end = p + n, *shown = end;
+	const char *last = p + n, *shown = last;
 	size_t control;
 
 	if (!c->o.trace)
@@ -243,7 +243,7 @@ static void trace(const struct conn *c, char who, const char *p, size_t n)
 		for (; control > 0; control--)
 			fprintf(c->o.trace, "\\x%02X", (unsigned char)*p++);
 	}
-	fputs(shown < end ? "****\n" : "\n", c->o.trace);
+	fputs(shown < last ? "****\n" : "\n", c->o.trace);
 }
 
 /* Formats XML, and queues all of it or nothing. Returns 0, or -1 and sets errno. */
@@ -484,6 +484,14 @@ long xmpp_retry_in(const struct xmpp *x)
 	return ms > 0 ? (long)ms : 0;
 }
 
+void xmpp_retry_after(struct xmpp *x, long ms)
+{
+	struct conn *c = conn_of(x);
+
+	if (c->due && c->due < ms_from_now(ms))
+		c->due = ms_from_now(ms);
+}
+
 /* -------------------------------------------------------------- Connecting */
 
 /* C: <?xml version='1.0'?><stream:stream to='HOST' version='1.0' ...>
@@ -672,6 +680,11 @@ static const char *condition_of(const struct xml_elem *error, const char *ns)
 	while (c && (strcmp(c->ns, ns) || !strcmp(c->name, "text")))
 		c = c->next;
 	return c ? c->name : "no condition given";
+}
+
+const char *xmpp_error_condition(const struct xml_elem *stanza)
+{
+	return condition_of(xml_child(stanza, "error", NULL), NS_STANZAS);
 }
 
 /* Ends a connection because of an error that the server has sent. Always returns -1. */
@@ -1486,7 +1499,7 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	c->due = ms_from_now(o->start_after);
 	c->fd = -1;
 	c->request_tail = &c->requests;
-	return &c->x;
+	return (struct xmpp *)c; /* x is its first member */
 }
 
 void xmpp_free(struct xmpp *x)
@@ -1577,10 +1590,10 @@ static void sha1_block(uint32_t h[5], const uint8_t p[64])
 	int t;
 
 	for (t = 0; t < 80; t++) {
-		if (t < 16)
-			w[t] = (uint32_t)p[4 * t] << 24 | (uint32_t)p[4 * t + 1] << 16
-			       | (uint32_t)p[4 * t + 2] << 8 | p[4 * t + 3];
-		else
+		if (t < 16) {
+			w[t] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+			p += 4;
+		} else
 			w[t] = rotate(w[t - 3] ^ w[t - 8] ^ w[t - 14] ^ w[t - 16], 1);
 		temp = rotate(a, 5) + mix(t, b, c, d) + e + w[t] + k[t / 20];
 		e = d, d = c, c = rotate(b, 30), b = a, a = temp;

@@ -104,8 +104,10 @@ void xmpp_close(struct xmpp *x);
  * are called with NULL. Handlers must not call this function. `x` may be NULL. */
 void xmpp_free(struct xmpp *x);
 
-/* In on_close: returns the time until the next attempt to connect, or -1 if there is none. */
+/* In on_close: xmpp_retry_in() returns the time until the next attempt to connect, or -1 if there
+ * is none. xmpp_retry_after() postpones it, if it would come earlier than ms from now. */
 long xmpp_retry_in(const struct xmpp *x);
+void xmpp_retry_after(struct xmpp *x, long ms);
 
 /* Sets the only timer of a connection: on_wake is called once, ms from now (at most 24 days),
  * unless the connection ends first. Another call replaces the timer; a negative ms cancels it. */
@@ -145,6 +147,10 @@ int xmpp_message(struct xmpp *x, const char *to, const char *type, const char *b
 typedef void xmpp_answer(struct xmpp *, const struct xml_elem *answer, void *data);
 int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
                  xmpp_answer *callback, void *data);
+
+/* Returns the condition of a stanza of type error, for example "item-not-found" (RFC 6120 section
+ * 8.3.3). It lives as long as the stanza. Without a condition, it is "no condition given". */
+const char *xmpp_error_condition(const struct xml_elem *stanza);
 
 /* Returns the length of the control character that the string `s` begins with, or 0. Besides the
  * control characters of ASCII and ISO 8859-1, these are line and paragraph separators and the

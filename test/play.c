@@ -23,6 +23,7 @@
  *     lost: text       how the connection ends, for the client, which will come back
  *     reason: text     how it ends for good; nothing: as the client wished
  *     exit N           the program ends, with that status
+ *     prints: text     after that: this is one of the lines it has printed
  *     silent 300       for so many ms the client says nothing
  *     again            the client has come back; what the {names} were is forgotten
  *     # text           a remark
@@ -69,6 +70,7 @@ struct play {
 	char *resource;         /* the resource that it asks for, or NULL */
 	size_t chunk;           /* bytes sent at once */
 	int listener, peer, report_fd;
+	struct buffer printed;  /* what the program has printed */
 	pid_t child;
 	struct buffer in;       /* from the client, not yet compared */
 	char *first, *challenge; /* of the SCRAM login: n=...,r=... and r=...,s=...,i=... */
@@ -468,10 +470,12 @@ static void be_client(const struct play *p, int port, int fd)
 }
 
 /* The client, where it is a program; the exec keeps the number of the process. */
-static void be_program(const struct play *p, int port)
+static void be_program(const struct play *p, int port, int fd)
 {
-	char *line = must(print("exec %s -p %d >/dev/null 2>&1", p->run, port));
+	char *line = must(print("exec %s -p %d 2>&1", p->run, port));
 
+	if (dup2(fd, STDOUT_FILENO) < 0)
+		die("dup2");
 	if (p->chunk != 7) /* once will do */
 		setenv("ASAN_OPTIONS", "detect_leaks=0", 0);
 	execl("/bin/sh", "sh", "-c", line, (char *)NULL);
@@ -508,7 +512,7 @@ static void open_stage(struct play *p)
 		close(p->listener);
 		close(fds[0]);
 		if (p->run)
-			be_program(p, ntohs(a.sin_port));
+			be_program(p, ntohs(a.sin_port), fds[1]);
 		be_client(p, ntohs(a.sin_port), fds[1]);
 	}
 	close(fds[1]);
@@ -534,6 +538,7 @@ static void close_stage(struct play *p)
 	}
 	close(p->listener);
 	close(p->report_fd);
+	buffer_free(&p->printed);
 	if (p->peer >= 0)
 		close(p->peer);
 	forget(p);
@@ -665,8 +670,26 @@ static int program_ends(struct play *p, const struct step *s)
 	return 0;
 }
 
+/* All that the program has printed begins with a line break, so that its first line is like others. */
+static int program_has_printed(struct play *p, const struct step *s)
+{
+	char *line = must(print("\n%s\n", s->text)), buf[4096];
+	ssize_t n;
+	int found;
+
+	if (!p->printed.bytes)
+		buffer_append(&p->printed, "\n", 1);
+	while ((n = read(p->report_fd, buf, sizeof buf)) > 0)
+		buffer_append(&p->printed, buf, (size_t)n);
+	found = strstr(p->printed.bytes, line) != NULL;
+	free(line);
+	return found ? 0 : complain(p, s, "the program has not printed this, but", p->printed.bytes);
+}
+
 static int play_step(struct play *p, const struct step *s)
 {
+	if (!strcmp(s->what, "prints"))
+		return program_has_printed(p, s);
 	if (!strcmp(s->what, "S"))
 		return server_says(p, s);
 	if (!strcmp(s->what, "C"))
@@ -695,8 +718,8 @@ static int play(struct play *p)
 	failed = client_connects(p, p->steps);
 	for (i = 0; i < p->count && !failed; i++)
 		failed = play_step(p, &p->steps[i]);
-	if (!failed && strcmp(last, "reason") && strcmp(last, "lost") && strcmp(last, "exit"))
-		failed = complain(p, NULL, "the last line must be", "reason:, lost: or exit");
+	if (!failed && strcmp(last, "reason") && strcmp(last, "lost") && strcmp(last, "exit") && strcmp(last, "prints"))
+		failed = complain(p, NULL, "the last line must be", "reason:, lost:, exit or prints:");
 	close_stage(p);
 	return failed;
 }
