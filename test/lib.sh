@@ -130,7 +130,7 @@ clean_up() {
 # includes it, and must not be linked with it.
 sources() { # sources PROGRAM.c
 	for source in xmpp.c xmlstream.c; do
-		grep -q "^#include \"\.\./$source\"" "$1" || echo $source
+		grep -q "^#include \"[./]*/$source\"" "$1" || echo $source
 	done
 }
 
@@ -140,7 +140,7 @@ compiles() { # compiles HOW PROGRAM.c FLAGS...
 	program=$tmp/$1/$(basename "$2" .c) source_file=$2
 	mkdir -p "$tmp/$1"
 	shift 2
-	$CC "$@" -I. -o "$program" "$source_file" $(sources "$source_file") ${LDLIBS:-} >"$tmp/warnings" 2>&1
+	$CC "$@" -I. -Itest -Itest/unit -o "$program" "$source_file" $(sources "$source_file") ${LDLIBS:-} >"$tmp/warnings" 2>&1
 	status=$?
 	cat "$tmp/warnings"
 	[ $status -eq 0 ] && ! [ -s "$tmp/warnings" ]

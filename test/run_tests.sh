@@ -55,9 +55,9 @@ transcripts_play() { # transcripts_play FLAGS...
 play_corpus() { # play_corpus TARGET FLAGS...
 	target=$1
 	shift
-	mkdir -p "$tmp/seeds/$target" && test/seeds.sh "$target" "$tmp/seeds/$target"
-	check "test/fuzz_$target.c compiles, $how" compiles "$how" "test/fuzz_$target.c" test/fuzz_main.c "$@" &&
-		check_program "test/fuzz_$target.c, $how" "$tmp/$how/fuzz_$target" "$tmp/seeds/$target"/*
+	mkdir -p "$tmp/seeds/$target" && test/fuzz/seeds.sh "$target" "$tmp/seeds/$target"
+	check "test/fuzz/fuzz_$target.c compiles, $how" compiles "$how" "test/fuzz/fuzz_$target.c" test/fuzz/fuzz_main.c "$@" &&
+		check_program "test/fuzz/fuzz_$target.c, $how" "$tmp/$how/fuzz_$target" "$tmp/seeds/$target"/*
 }
 
 corpora() { # corpora FLAGS...
@@ -72,14 +72,14 @@ corpora() { # corpora FLAGS...
 		play_corpus expat "$@"
 		LDLIBS=
 	else
-		skip "test/fuzz_expat.c" "expat is not installed"
+		skip "test/fuzz/fuzz_expat.c" "expat is not installed"
 	fi
 }
 
 test_programs() { # test_programs HOW FLAGS...
 	how=$1
 	shift
-	for file in test/test_*.c test/play.c; do
+	for file in test/unit/test_*.c test/transcripts/play.c; do
 		check "$file compiles, $how" compiles "$how" "$file" "$@" || continue
 		case $file in
 		*/play.c) check_program "$file, $how" transcripts_play "$@" ;;
@@ -364,9 +364,9 @@ test_loop() {
 # What others send, and the server forwards, costs a bot no connection and keeps it out of no room.
 test_hostile() {
 	check "$what: the bot logs in" log_in bot "$echobot" || return
-	check_program "$what: hostile stanzas" within 120 "$python" test/hostile_client.py "$PORT" "$jid"
+	check_program "$what: hostile stanzas" within 120 "$python" test/servers/hostile_client.py "$PORT" "$jid"
 	check "$what: SIGTERM ends it politely" ends_well bot $pid TERM
-	check "$what: a hostile occupant" within 60 "$python" test/hostile_client.py \
+	check "$what: a hostile occupant" within 60 "$python" test/servers/hostile_client.py \
 		--room bot_room_0@conference.localhost "$PORT" "exec '$jumperbot' -p $PORT -n 5 -r 1 -d 4 -i 20"
 }
 
@@ -506,7 +506,7 @@ test_crowds() {
 	check "$what: 10 jumperbots" happy_crowd 10 20 -d 4 -i 20
 	check "$what: 200 jumperbots" happy_crowd 200 200 -d 8 -i 10 -r 20 -a 100
 	check "$what: half of the accounts are missing" half_refused
-	check_program "$what: jumperbots meet somebody" "$python" test/room_client.py "$PORT" "$jumperbot" --owner
+	check_program "$what: jumperbots meet somebody" "$python" test/servers/room_client.py "$PORT" "$jumperbot" --owner
 }
 
 test_many() { check "$what: 1,500 jumperbots" happy_crowd 1500 1500 -d 30 -r 150 -a 150; }
@@ -590,7 +590,7 @@ is_ready_twice() { [ "$(grep -c '^echobot: ready as ' "$tmp/bot.out")" -eq 2 ]; 
 
 test_faults() {
 	check "$what: it stands still under 20 jumperbots" server_stands_still
-	check "test/flood.c compiles" compiles plain test/flood.c
+	check "test/practice/flood.c compiles" compiles plain test/practice/flood.c
 	if command -v socat >/dev/null; then
 		test_slow_tunnel
 	else
@@ -622,7 +622,7 @@ on_server() { # on_server FUNCTION SERVER VARIABLE=VALUE...
 # It says what it is to say, and leaves nothing behind.
 demo_works() {
 	mkdir -p "$tmp/demo"
-	TMPDIR=$tmp/demo within 60 sh test/demo.sh >"$tmp/demo.out" || return 1
+	TMPDIR=$tmp/demo within 60 sh test/practice/demo.sh >"$tmp/demo.out" || return 1
 	says 'answers: O Romeo, Romeo! <Wherefore>' "$tmp/demo.out" && rmdir "$tmp/demo"
 }
 
@@ -632,7 +632,7 @@ test_practice() { # test_practice HOW
 	check "$what: the bot logs in" log_in bot "$echobot"
 	if find_python; then
 		check_program "$what: conversation with the bot" $client "$PORT" "$jid"
-		check_program "$what: slixmpp" within 100 "$python" test/server_client.py "$PORT"
+		check_program "$what: slixmpp" within 100 "$python" test/practice/server_client.py "$PORT"
 	else
 		skip "$what: slixmpp" "no Python with slixmpp"
 	fi
@@ -725,7 +725,7 @@ test_practice_crowd() {
 	check "$what: a second signal ends them at once" quick_end
 	check "$what: a process dies" process_dies
 	if find_python; then
-		check_program "$what: jumperbots meet somebody" "$python" test/room_client.py "$PORT" "$jumperbot"
+		check_program "$what: jumperbots meet somebody" "$python" test/servers/room_client.py "$PORT" "$jumperbot"
 	fi
 	check "$what: SIGTERM" stop_practice
 	echo 'jumperbot_1 jumperbot' >"$tmp/accounts"
@@ -839,17 +839,17 @@ test_switches() {
 }
 
 group_practice() {
-	for file in test/server.c test/say.c test/flood.c; do
+	for file in test/practice/server.c test/practice/say.c test/practice/flood.c; do
 		check "$file compiles without a warning" compiles pedantic $file -std=c99 -Wall -Wextra -pedantic
 	done
 	check "the demo" demo_works
-	check "test/server.c compiles, plain" compiles plain test/server.c || return
+	check "test/practice/server.c compiles, plain" compiles plain test/practice/server.c || return
 	test_practice plain
 	test_output
 	test_practice_crowd
 	test_switches
 	sanitizer_works >/dev/null 2>&1 || return
-	check "test/server.c compiles, sanitized" compiles sanitized test/server.c $sanitize && test_practice sanitized
+	check "test/practice/server.c compiles, sanitized" compiles sanitized test/practice/server.c $sanitize && test_practice sanitized
 }
 
 # ------------------------------------------------------------------- Ports
@@ -865,13 +865,13 @@ test_port() { # test_port NAME RUNNER COMPILER FLAGS...
 	fi
 	check "echobot.c compiles, $how" compiles "$how" echobot.c "$@"
 	check "jumperbot.c compiles, $how" compiles "$how" jumperbot.c "$@"
-	for file in test/test_*.c; do
+	for file in test/unit/test_*.c; do
 		check "$file compiles, $how" compiles "$how" "$file" "$@" &&
 			check_program "$file, $how" $runner "$tmp/$how/$(basename "$file" .c)"
 	done
 	[ -z "$runner" ] || return # what the player starts it starts without
-	check "test/play.c compiles, $how" compiles "$how" test/play.c "$@" &&
-		check_program "test/play.c, $how" transcripts_play "$@"
+	check "test/transcripts/play.c compiles, $how" compiles "$how" test/transcripts/play.c "$@" &&
+		check_program "test/transcripts/play.c, $how" transcripts_play "$@"
 }
 
 is_small() { # is_small BYTES FILE
@@ -901,7 +901,7 @@ group_ports() {
 
 find_python() {
 	for python in ${PYTHON:-python3 /usr/bin/python3}; do
-		client="$python test/echo_client.py"
+		client="$python test/servers/echo_client.py"
 		"$python" -c 'import slixmpp' >/dev/null 2>&1 && return
 	done
 	return 1
@@ -963,7 +963,7 @@ group_server() { # group_server SERVER
 for group in ${*:-unit tools cli practice readme prosody ejabberd}; do
 	case $group in
 	readme)
-		sh test/readme.sh >"$tmp/readme.log" 2>&1 &
+		sh test/exercises/readme.sh >"$tmp/readme.log" 2>&1 &
 		readme=$!
 		remember $readme
 		;;

@@ -1,6 +1,6 @@
 /* test_conn.c - tests what transcripts cannot show of a connection: addresses, timers,
  * full queues, tunnels, and handlers that close connections. */
-#include "../xmpp.c"
+#include "../../xmpp.c"
 
 #include <limits.h>
 #include <poll.h>

@@ -22,10 +22,10 @@ static ssize_t read_zeros(int fd, void *to, size_t n)
 }
 
 #define main echobot_main
-#include "../echobot.c"
+#include "../../echobot.c"
 #undef main
 #define read read_zeros
-#include "../xmpp.c"
+#include "../../xmpp.c"
 #undef read
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);

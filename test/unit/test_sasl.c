@@ -1,6 +1,6 @@
 /* test_sasl.c - tests the building blocks of the login with the test vectors in the
  * standards. They are static in xmpp.c, so it is included whole. */
-#include "../xmpp.c"
+#include "../../xmpp.c"
 
 static int passed, failed;
 

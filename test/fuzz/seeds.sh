@@ -1,6 +1,6 @@
 #!/bin/sh
 # seeds.sh TARGET DIR - what the server says in each transcript, as a file in DIR,
-# for a target of fuzz.sh, and what is in test/corpus/TARGET.
+# for a target of fuzz.sh, and what is in test/fuzz/corpus/TARGET.
 cd "$(dirname "$0")" || exit 1
 target=$1 dir=$2
 
@@ -11,7 +11,7 @@ heard() {
 		function load(file, line) {
 			while ((getline line <file) > 0) {
 				if (line ~ /^include /)
-					load("transcripts/" substr(line, 9))
+					load("../transcripts/" substr(line, 9))
 				if (line ~ /^[^ ]/)
 					server = line ~ /^S: /
 				if (server) {
@@ -28,7 +28,7 @@ heard() {
 # A stream of its own begins with the last header.
 last_stream() { tr -d '\000' | sed 's/.*<?xml/<?xml/'; }
 
-for file in transcripts/*.txt; do
+for file in ../transcripts/*.txt; do
 	seed=$dir/$(basename "$file" .txt)
 	case $target:$seed in
 	conn:*/account-*) { printf R; heard "$file"; } >"$seed" ;;

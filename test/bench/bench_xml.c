@@ -10,7 +10,7 @@
  * in one dimension: it must not fall as they grow. The last line says how much
  * memory the unfinished stanzas of 100 connections take. */
 #define _POSIX_C_SOURCE 200809L
-#include "../xmpp.h"
+#include "../../xmpp.h"
 
 #include <stdlib.h>
 #include <string.h>

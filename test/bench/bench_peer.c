@@ -126,7 +126,7 @@ int main(int argc, char **argv)
 }
 
 #else
-#include "../xmpp.h"
+#include "../../xmpp.h"
 
 static void echo(struct xmpp *x, const struct xml_elem *message)
 {

@@ -33,7 +33,7 @@
 #     lag      ms that jumperbot itself was late, at worst
 #
 # and a plot of the last figures ends it.
-CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 1
+CDPATH='' cd -- "$(dirname -- "$0")/../.." || exit 1
 
 : "${CC:=cc}"
 tmp=$(mktemp -d) || exit 1
@@ -108,7 +108,7 @@ has() { # has HEADER [FLAG...]
 build_peer() { # build_peer NAME FLAG...
 	name=$1
 	shift
-	$CC -O2 -I. -o "$tmp/$name" test/bench_peer.c "$@" || exit 1
+	$CC -O2 -I. -o "$tmp/$name" test/bench/bench_peer.c "$@" || exit 1
 	clients="$clients $name"
 }
 
@@ -175,20 +175,20 @@ measure_connections() {
 for n; do
 	[ "$n" -gt 0 ] 2>/dev/null || give_up "not a number of bots: $n"
 done
-$CC -O2 -o "$tmp/jumperbot" jumperbot.c xmpp.c xmlstream.c && $CC -O2 -I. -o "$tmp/server" test/server.c xmlstream.c || exit 1
+$CC -O2 -o "$tmp/jumperbot" jumperbot.c xmpp.c xmlstream.c && $CC -O2 -Itest -Itest/unit -o "$tmp/server" test/practice/server.c xmlstream.c || exit 1
 peers=
 ! has expat.h || peers="$peers -DEXPAT -lexpat"
 ! has iksemel.h || peers="$peers -DIKSEMEL -liksemel"
 ! has libxml/parser.h -I/usr/include/libxml2 || peers="$peers -DLIBXML2 -I/usr/include/libxml2 -lxml2"
-$CC -O2 -I. -o "$tmp/bench_xml" test/bench_xml.c xmlstream.c $peers && "$tmp/bench_xml" || exit 1
+$CC -O2 -I. -o "$tmp/bench_xml" test/bench/bench_xml.c xmlstream.c $peers && "$tmp/bench_xml" || exit 1
 echo
 peers=
 ! has openssl/evp.h || peers='-DOPENSSL -lcrypto'
-$CC -O2 -I. -o "$tmp/bench_sasl" test/bench_sasl.c xmlstream.c $peers && "$tmp/bench_sasl" || exit 1
+$CC -O2 -I. -o "$tmp/bench_sasl" test/bench/bench_sasl.c xmlstream.c $peers && "$tmp/bench_sasl" || exit 1
 echo
 pin=
 ! taskset -c 0 true 2>/dev/null || pin='taskset -c 0'
-$CC -O2 -o "$tmp/bench_echo" test/bench_echo.c && $CC -O2 -o "$tmp/echobot" echobot.c xmpp.c xmlstream.c || exit 1
+$CC -O2 -o "$tmp/bench_echo" test/bench/bench_echo.c && $CC -O2 -o "$tmp/echobot" echobot.c xmpp.c xmlstream.c || exit 1
 clients='bytes echobot'
 build_peer ours xmpp.c xmlstream.c
 ! has iksemel.h || build_peer iksemel -DIKSEMEL -liksemel

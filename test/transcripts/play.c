@@ -38,10 +38,10 @@
  * 2, 3, 7 and 64 bytes and whole (very long steps in chunks of 61 times that). The
  * client is echobot, forked. */
 #define main echobot_main
-#include "../echobot.c"
+#include "../../echobot.c"
 #undef main
-#include "../xmpp.c"
-#include "tools.h"
+#include "../../xmpp.c"
+#include "../unit/tools.h"
 
 #include <ctype.h>
 #include <sys/wait.h>

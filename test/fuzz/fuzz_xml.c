@@ -2,7 +2,7 @@
  * the same must come out. This is a target for libFuzzer and AFL++ (see fuzz.sh);
  * with fuzz_main.c it is a program that plays a corpus. */
 #define _POSIX_C_SOURCE 200809L
-#include "../xmpp.h"
+#include "../../xmpp.h"
 
 #include <stdlib.h>
 #include <string.h>

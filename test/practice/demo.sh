@@ -2,7 +2,7 @@
 # demo.sh - the bots at work, on a machine with nothing but a C compiler: builds
 # everything in a temporary directory, starts the practice server, lets a scripted
 # person talk to echobot, and a crowd of jumperbots chat. Nothing is left behind.
-cd "$(dirname "$0")/.." || exit 1
+cd "$(dirname "$0")/../.." || exit 1
 
 : "${CC:=cc}"
 tmp=$(mktemp -d) || exit 1
@@ -11,7 +11,7 @@ bold='' plain=''
 
 narrate() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 give_up() { echo "demo: $*" >&2; exit 1; }
-build() { $CC -O -I. -o "$tmp/$1" "$2" xmlstream.c $3 || give_up "cannot build $2"; }
+build() { $CC -O -Itest -Itest/unit -o "$tmp/$1" "$2" xmlstream.c $3 || give_up "cannot build $2"; }
 
 show() { fold -w 92 "$1" | sed '/^[CS]: /s/^/    /; t
 s/^/       /'; }
@@ -40,8 +40,8 @@ trap 'exit 130' INT TERM HUP
 narrate "1. Building the bots, a practice server, and a person with something to say."
 build echobot echobot.c xmpp.c
 build jumperbot jumperbot.c xmpp.c
-build server test/server.c
-build say test/say.c xmpp.c
+build server test/practice/server.c
+build say test/practice/say.c xmpp.c
 
 narrate "2. The server starts, on a port of this machine that nobody else uses."
 "$tmp/server" -p 0 >"$tmp/server.out" 2>&1 &

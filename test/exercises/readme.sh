@@ -15,19 +15,19 @@
 # All this happens in a copy of the tree, where the port is a free one instead of
 # 5222. A program that is not installed is skipped, with all that it would print.
 # What takes long is run by others: see `elsewhere`.
-CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 1
+CDPATH='' cd -- "$(dirname -- "$0")/../.." || exit 1
 LC_ALL=C
 export LC_ALL
 
 . test/lib.sh
 
-elsewhere='make demo|test/run_tests.sh|test/bench.sh|test/soak.sh'
+elsewhere='make demo|test/run_tests.sh|test/bench/bench.sh|test/servers/soak.sh'
 terminals=
 
 # A port that a server was given and that is free again. It lies below those that
 # the system gives to others, who ask for any, while no server of ours has it.
 find_port() {
-	compiles plain test/server.c || { cat "$tmp/warnings"; return 1; }
+	compiles plain test/practice/server.c || { cat "$tmp/warnings"; return 1; }
 	for attempt in 0 1 2 3 4; do
 		start_practice "$tmp/plain/server" -p $((10000 + ($$ + attempt * 1009) % 5000)) && stop_practice && return
 	done
@@ -36,7 +36,7 @@ find_port() {
 
 copy_tree() {
 	mkdir "$tmp/copy" && cp -r Makefile README ./*.[ch] test "$tmp/copy" && cd "$tmp/copy" &&
-		sed "s/5222/$PORT/" xmpp.c >x && mv x xmpp.c && sed "s/5222/$PORT/" test/server.c >x && mv x test/server.c
+		sed "s/5222/$PORT/" xmpp.c >x && mv x xmpp.c && sed "s/5222/$PORT/" test/practice/server.c >x && mv x test/practice/server.c
 }
 
 get() { eval "echo \"\${$1_$2:-}\""; }

@@ -8,7 +8,7 @@
  * for. Says how many have come back after each 100,000, and when the server has
  * all of them. Exit status 0 if all came, each within 60 s of the one before. The
  * password is the user's name. */
-#include "../xmpp.h"
+#include "../../xmpp.h"
 
 #include <stdlib.h>
 #include <string.h>

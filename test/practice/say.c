@@ -3,7 +3,7 @@
  *     say PORT USER TO TEXT
  *
  * Exit status 0 if an answer came within 10 s. The password is the user's name. */
-#include "../xmpp.h"
+#include "../../xmpp.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /* bench_sasl.c - what the hashing of a SCRAM login costs: our PBKDF2, and that of
  * OpenSSL if it was there when this was compiled (-DOPENSSL -lcrypto), in turns.
  * Medians of ms of CPU. */
-#include "../xmpp.c"
+#include "../../xmpp.c"
 
 #ifdef OPENSSL
 #include <openssl/evp.h>

@@ -1,6 +1,6 @@
 /* test_echobot.c - what echobot prints, whatever it is told. */
 #define main echobot_main
-#include "../echobot.c"
+#include "../../echobot.c"
 #undef main
 
 /* What print_text() makes of s, in a buffer of `size` bytes. */

@@ -4,7 +4,7 @@
 # server and, where it is installed, on Prosody; and Prosody killed ten times in a
 # row under 50 jumperbots and an echobot. At some 5,000 messages a second, and up
 # to a minute for all to come back, that is half an hour. It shows how far it is.
-CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 1
+CDPATH='' cd -- "$(dirname -- "$0")/../.." || exit 1
 
 . test/lib.sh
 
@@ -78,7 +78,7 @@ many_kills() {
 
 echo "This takes about half an hour."
 exec 3>&1
-for program in echobot.c jumperbot.c test/flood.c test/server.c; do
+for program in echobot.c jumperbot.c test/practice/flood.c test/practice/server.c; do
 	check "$program compiles" compiles plain "$program" -O2 || exit 1
 done
 what="practice server"

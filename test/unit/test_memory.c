@@ -87,12 +87,12 @@ static int open_zeros(const char *path, int flags)
 #define strdup try_strdup
 #define free counting_free
 #define main echobot_main
-#include "../echobot.c"
+#include "../../echobot.c"
 #undef main
 #define clock_gettime quick_clock
 #define open open_zeros
-#include "../xmlstream.c"
-#include "../xmpp.c"
+#include "../../xmlstream.c"
+#include "../../xmpp.c"
 #undef open
 #undef malloc
 #undef calloc
