@@ -1,5 +1,5 @@
-#!/bin/sh
 # readme.sh - does what the README says, and then that of the exercises, and compares.
+# Sourced by tests.sh.
 #
 # There a line like
 #
@@ -15,13 +15,9 @@
 # All this happens in a copy of the tree, where the port is a free one instead of
 # 5222. A program that is not installed is skipped, with all that it would print.
 # What takes long is run by others: see `elsewhere`.
-CDPATH='' cd -- "$(dirname -- "$0")/../.." || exit 1
 LC_ALL=C
 export LC_ALL
-
-. test/lib.sh
-
-elsewhere='make demo|test/run_tests.sh|test/bench/bench.sh|test/servers/soak.sh'
+elsewhere='make demo|test/run_tests.sh|test/bench/bench.sh'
 terminals=
 
 # A port that a server was given and that is free again. It lies below those that
@@ -190,8 +186,5 @@ follow() {
 	compare
 }
 
-find_port && copy_tree || exit 1
 cat README test/exercises/README >"$tmp/all"
-follow <"$tmp/all"
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+check "the practice server finds a port" find_port && copy_tree && follow <"$tmp/all"

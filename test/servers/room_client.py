@@ -8,9 +8,11 @@ Prints a line per check and ends with status 0 when all have passed.
 """
 import asyncio
 import logging
+import os
 import re
 import sys
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../practice"))
 from server_client import (PATIENCE, Client, USER, check, codes, is_, is_subject, join_text)
 import server_client
 

@@ -1,14 +1,10 @@
-#!/bin/sh
-# soak.sh [messages] - what takes too long for run_tests.sh: that many messages
-# (2,000,000) through one echobot, whose memory must not grow, on the practice
-# server and, where it is installed, on Prosody; and Prosody killed ten times in a
-# row under 50 jumperbots and an echobot. At some 5,000 messages a second, and up
-# to a minute for all to come back, that is half an hour. It shows how far it is.
-CDPATH='' cd -- "$(dirname -- "$0")/../.." || exit 1
+# soak.sh - the checks of the group soak, which take half an hour. $MESSAGES
+# messages (2,000,000) go through one echobot, whose memory must not grow, on the
+# practice server and, where it is installed, on Prosody. Then Prosody is killed
+# ten times in a row under 50 jumperbots and an echobot, at up to a minute for all
+# to come back. Sourced by tests.sh.
 
-. test/lib.sh
-
-messages=${1:-2000000}
+messages=${MESSAGES:-2000000}
 kills=10
 
 memory() { ps -o rss= -p "$1" | tr -d ' '; } # KB
@@ -22,7 +18,7 @@ show_progress() { # show_progress PROCESS FILE COMMAND...
 		line=$(tail -n 1 "$file")
 		if [ "$line" != "$shown" ]; then
 			shown=$line
-			echo "    $what: $line$("$@")"
+			show_state "$what: $line$("$@")"
 		fi
 	done
 }
@@ -39,11 +35,11 @@ many_messages() {
 		before=$(memory $pid)
 		start flood "$tmp/plain/flood" "$PORT" alice "$jid" $count 100 50
 		flood=$!
-		show_progress $flood "$tmp/flood.out" beside >&3
+		show_progress $flood "$tmp/flood.out" beside
 		forget $flood || { cat "$tmp/flood.out" "$tmp/flood.err"; return 1; }
 	done
 	after=$(memory $pid)
-	echo "    $what: memory from $before to $after KB" >&3
+	echo "memory from $before to $after KB"
 	kill $pid
 	forget $pid && [ $((after - before)) -lt 100 ]
 }
@@ -76,21 +72,18 @@ many_kills() {
 	sed -n '/^bots=/,$s/^/    /p' "$tmp/crowd.out"
 }
 
-echo "This takes about half an hour."
-exec 3>&1
 for program in echobot.c jumperbot.c test/practice/flood.c test/practice/server.c; do
-	check "$program compiles" compiles plain "$program" -O2 || exit 1
+	check "$program compiles" compiles plain "$program" -O2 || return
 done
+echobot=$tmp/plain/echobot jumperbot=$tmp/plain/jumperbot
 what="practice server"
 check "$what: it starts" start_practice "$tmp/plain/server" && check "$what: $messages messages" many_messages
-why=$(sh test/servers/prosody.sh probe | head -n 1)
+why=$(why_not prosody)
 if [ -n "$why" ]; then
-	skip prosody "$why"
+	no_server prosody "$why"
 else
 	what=prosody
 	check "$what: it starts" start_server prosody && check "$what: $messages messages" many_messages
 	stop_server
 	check "$what: it starts" start_server prosody USERS=50 && many_kills
 fi
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
