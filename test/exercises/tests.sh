@@ -6,7 +6,7 @@ takes_readme() { echo 20; }
 # line of some transcript.
 quotes_transcripts() {
 	sed -n '/^(test.transcripts.echo\.txt/,/^All/s/^    //p' README >"$tmp/quoted"
-	[ -s "$tmp/quoted" ] && ! cat test/transcripts/* | grep -vxF -f - "$tmp/quoted"
+	[ -s "$tmp/quoted" ] && ! cat test/transcripts/*.txt test/transcripts/*.part | grep -vxF -f - "$tmp/quoted"
 }
 
 # Is the command true of each line that this reads, and are there so many?

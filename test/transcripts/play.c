@@ -1,6 +1,6 @@
 /* play.c - plays transcripts against the client, as the server it talks to.
  *
- *     play transcript...
+ *     play test/transcripts/echo.txt test/transcripts/silence.disaster ...
  *
  * A transcript is a conversation in the notation of the RFCs, one line a step:
  *
@@ -27,6 +27,17 @@
  *     again            the client has come back; what the {names} were is forgotten
  *     # text           a remark
  *
+ * A .part is the beginning of a transcript, to be included. If it is a stage of the
+ * login, it says what the client waits for when it ends:
+ *
+ *     awaits TEXT      ... while we waited for TEXT
+ *
+ * A .disaster can happen at every stage. It is played after each part that it
+ * names, and must say what happens there:
+ *
+ *     at PART...       the lines up to the next "at" are for these parts only
+ *     {awaited}        in lost: and reason:, stands for the TEXT of the part
+ *
  * An indented line continues the one before it; a line break at a tag's end or
  * beginning is no part of the text, elsewhere it is a space. In the text, {name}
  * is whatever the client sent when the name was met first, and the same again
@@ -51,11 +62,15 @@ enum { MAX_STEPS = 200, MAX_VARS = 20, LONG_STEP = 20000 /* bytes */, PATIENCE =
 struct step {
 	char what[10];          /* "S", "C", "close", ... */
 	char *text;
+	char *file;             /* where it stands */
 	int line;
 };
 
 struct play {
-	const char *file;
+	const char *file;       /* a transcript or a disaster */
+	const char *part;       /* after which the disaster happens, or NULL */
+	int elsewhere;          /* are the lines that we read for other parts? */
+	char *awaited;          /* what the client waits for at the end of the part, or NULL */
 	struct step steps[MAX_STEPS];
 	int count;
 	struct { char name[20]; char *value; } vars[MAX_VARS];
@@ -87,9 +102,24 @@ static char *must(char *s)
 	return s;
 }
 
+/* Returns how long a file's name is without its folder, which begins at *name, and
+ * without what follows the last dot. */
+static int base_name(const char *file, const char **name)
+{
+	const char *slash = strrchr(file, '/'), *dot = strrchr(file, '.');
+
+	*name = slash ? slash + 1 : file;
+	return (int)(dot > *name ? dot - *name : (long)strlen(*name));
+}
+
+/* Names the transcript, or both halves of a combination, and the line. */
 static int complain(const struct play *p, const struct step *s, const char *what, const char *detail)
 {
-	printf("FAIL - %s:%d in chunks of %zu: %s %s\n", p->file, s ? s->line : 0, p->chunk, what, detail);
+	const char *name;
+	int n = base_name(p->file, &name);
+
+	printf("FAIL - %s%s%.*s, in chunks of %zu, %s:%d: %s %s\n", p->part ? p->part : "", p->part ? " + " : "",
+	       n, name, p->chunk, s ? s->file : p->file, s ? s->line : 0, what, detail);
 	return -1;
 }
 
@@ -129,53 +159,78 @@ static char *unbackslash(char *text)
 	return text;
 }
 
+/* Returns a path in the folder of the transcript. */
+static char *beside(const struct play *p, const char *name, const char *ending)
+{
+	const char *own;
+
+	base_name(p->file, &own);
+	return must(print("%.*s%s%s", (int)(own - p->file), p->file, name, ending));
+}
+
+/* Is the line not a step but a setting? Then takes it. */
+static int take_setting(struct play *p, const char *name, char *text)
+{
+	struct { const char *name; char **to; } texts[] = {
+		{"ask", &p->ask}, {"run", &p->run}, {"join", &p->join}, {"resource", &p->resource},
+		{"awaits", &p->awaited}
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof texts / sizeof *texts; i++)
+		if (!strcmp(name, texts[i].name)) {
+			free(*texts[i].to);
+			*texts[i].to = must(print("%s", text));
+			return 1;
+		}
+	if (!strcmp(name, "timeout"))
+		p->timeout = strtol(text, NULL, 10);
+	else if (!strcmp(name, "patience")) {
+		p->ping_after = strtol(text, &text, 10);
+		p->ping_timeout = strtol(text, NULL, 10);
+	} else if (!strcmp(name, "create"))
+		p->create = 1;
+	else
+		return 0;
+	return 1;
+}
+
+/* Is the word in the list? Spaces part words. */
+static int is_listed(const char *word, const char *list)
+{
+	size_t n = strlen(word);
+
+	for (; *list; list += strspn(list, " ")) {
+		if (!strncmp(list, word, n) && strchr(" ", list[n]))
+			return 1;
+		list += strcspn(list, " ");
+	}
+	return 0;
+}
+
 static void load(struct play *p, const char *file);
 
-static void add_step(struct play *p, char *line, int number)
+static void add_step(struct play *p, const char *file, char *line, int number)
 {
 	struct step *s = &p->steps[p->count];
 	size_t n = strcspn(line, ": ");
 	char *text = line + n + strspn(line + n, ": "), *path;
 
-	if (!strncmp(line, "include ", 8)) {
-		path = must(print("%.*s%s", (int)(strrchr(p->file, '/') ? strrchr(p->file, '/') + 1 - p->file : 0), p->file, text));
+	if (p->count == MAX_STEPS || n >= sizeof s->what)
+		die("transcript");
+	snprintf(s->what, sizeof s->what, "%.*s", (int)n, line);
+	if (!strcmp(s->what, "at"))
+		p->elsewhere = !p->part || !is_listed(p->part, text);
+	if (p->elsewhere || !strcmp(s->what, "at") || take_setting(p, s->what, text))
+		return;
+	if (!strcmp(s->what, "include")) {
+		path = beside(p, text, "");
 		load(p, path);
 		free(path);
 		return;
 	}
-	if (!strncmp(line, "timeout ", 8)) {
-		p->timeout = strtol(text, NULL, 10);
-		return;
-	}
-	if (!strncmp(line, "patience ", 9)) {
-		p->ping_after = strtol(text, &text, 10);
-		p->ping_timeout = strtol(text, NULL, 10);
-		return;
-	}
-	if (!strcmp(line, "create")) {
-		p->create = 1;
-		return;
-	}
-	if (n == 3 && !strncmp(line, "ask", 3)) {
-		p->ask = must(print("%s", text));
-		return;
-	}
-	if (n == 3 && !strncmp(line, "run", 3)) {
-		p->run = must(print("%s", text));
-		return;
-	}
-	if (n == 4 && !strncmp(line, "join", 4)) {
-		p->join = must(print("%s", text));
-		return;
-	}
-	if (n == 8 && !strncmp(line, "resource", 8)) {
-		p->resource = must(print("%s", text));
-		return;
-	}
-	if (p->count == MAX_STEPS || n >= sizeof s->what)
-		die("transcript");
-	snprintf(s->what, sizeof s->what, "%.*s", (int)n, line);
 	s->text = must(print("%s", text));
+	s->file = must(print("%s", file));
 	s->line = number;
 	p->count++;
 }
@@ -196,13 +251,56 @@ static void load(struct play *p, const char *file)
 			line[--n] = '\0';
 		if (n == 0 || *line == '#')
 			continue;
-		if (isspace((unsigned char)*line) && p->count > 0)
+		if (!isspace((unsigned char)*line) || p->count == 0)
+			add_step(p, file, line, number);
+		else if (!p->elsewhere)
 			join(&p->steps[p->count - 1], line);
-		else
-			add_step(p, line, number);
 	}
 	free(line);
 	fclose(f);
+}
+
+/* Puts what the client waits for where the disaster says so. */
+static void name_awaited(struct play *p, struct step *s)
+{
+	const char *at = strstr(s->text, "{awaited}");
+	char *text;
+
+	if (!at)
+		return;
+	if (!p->awaited)
+		die("transcript: {awaited}, but the part does not say what");
+	text = must(print("%.*s%s%s", (int)(at - s->text), s->text, p->awaited, at + strlen("{awaited}")));
+	free(s->text);
+	s->text = text;
+}
+
+static void load_all(struct play *p)
+{
+	char *path;
+	int i;
+
+	if (p->part) {
+		path = beside(p, p->part, ".part");
+		load(p, path);
+		free(path);
+	}
+	load(p, p->file);
+	for (i = 0; i < p->count; i++)
+		name_awaited(p, &p->steps[i]);
+}
+
+static void unload(struct play *p)
+{
+	while (p->count > 0) {
+		free(p->steps[--p->count].text);
+		free(p->steps[p->count].file);
+	}
+	free(p->ask);
+	free(p->run);
+	free(p->join);
+	free(p->resource);
+	free(p->awaited);
 }
 
 /* ------------------------------------------------- What the placeholders mean */
@@ -708,16 +806,52 @@ static int reap(void)
 	return wait(&status) < 0 || status != 0;
 }
 
+/* What is to be played: a transcript, or a disaster and the part before it. */
+struct job {
+	char *file, *part;
+};
+
+static struct job *jobs;
+static int job_count;
+
+static void add_job(const char *file, const char *part)
+{
+	jobs = realloc(jobs, (size_t)(job_count + 1) * sizeof *jobs);
+	if (!jobs)
+		die("realloc");
+	jobs[job_count].file = must(print("%s", file));
+	jobs[job_count++].part = part ? must(print("%s", part)) : NULL;
+}
+
+/* Adds a job for each part that the disaster names. */
+static void add_disaster(const char *file)
+{
+	FILE *f = fopen(file, "r");
+	char *line = NULL, *word;
+	size_t size = 0;
+
+	if (!f)
+		die(file);
+	while (getline(&line, &size, f) > 0) {
+		if (strncmp(line, "at ", 3))
+			continue;
+		for (word = strtok(line + 3, " \n"); word; word = strtok(NULL, " \n"))
+			add_job(file, word);
+	}
+	free(line);
+	fclose(f);
+}
+
 /* Plays a transcript in chunks of all sizes. What takes time is waiting, so they
  * all run at once, each in a process of its own. Returns how many went wrong. */
-static int play_file(const char *file)
+static int play_job(const struct job *job)
 {
 	static const size_t chunks[] = {1, 2, 3, 7, 64, 1 << 20};
-	struct play p = {.file = file};
+	struct play p = {.file = job->file, .part = job->part};
 	size_t i;
 	int failures = 0;
 
-	load(&p, file);
+	load_all(&p);
 	for (i = 0; i < sizeof chunks / sizeof *chunks; i++) {
 		p.chunk = chunks[i];
 		if (new_process() == 0)
@@ -725,27 +859,35 @@ static int play_file(const char *file)
 	}
 	while (i-- > 0)
 		failures += reap();
-	while (p.count > 0)
-		free(p.steps[--p.count].text);
-	free(p.ask);
-	free(p.run);
-	free(p.join);
-	free(p.resource);
+	unload(&p);
 	return failures;
 }
 
 int main(int argc, char **argv)
 {
+	const char *ending;
 	int i, failures = 0;
 
 	for (i = 1; i < argc; i++) {
-		if (i > AT_ONCE)
+		ending = strrchr(argv[i], '.');
+		if (ending && !strcmp(ending, ".disaster"))
+			add_disaster(argv[i]);
+		else
+			add_job(argv[i], NULL);
+	}
+	for (i = 0; i < job_count; i++) {
+		if (i >= AT_ONCE)
 			failures += reap();
 		if (new_process() == 0)
-			end_process(play_file(argv[i]) > 0);
+			end_process(play_job(&jobs[i]) > 0);
 	}
-	for (i = argc - 1 < AT_ONCE ? argc - 1 : AT_ONCE; i > 0; i--)
+	for (i = job_count < AT_ONCE ? job_count : AT_ONCE; i > 0; i--)
 		failures += reap();
-	printf("%d passed, %d failed\n", argc - 1 - failures, failures);
+	printf("%d passed, %d failed\n", job_count - failures, failures);
+	for (i = 0; i < job_count; i++) {
+		free(jobs[i].file);
+		free(jobs[i].part);
+	}
+	free(jobs);
 	return failures > 0;
 }
