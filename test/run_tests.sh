@@ -8,6 +8,7 @@
 #     cli          options, tunnels, and a server that does not exist
 #     readme       what the README says: commands, output, names, messages
 #     practice     the practice server, and the demo; more with slixmpp for Python
+#     crowds       jumperbots on the practice server
 #     prosody      the bots on a real server; needs Prosody, and slixmpp for Python
 #     ejabberd     the same with another server
 #
@@ -29,7 +30,7 @@ tmp=$(mktemp -d) || exit 1
 top=$tmp
 echobot=$top/bots/plain/echobot jumperbot=$top/bots/plain/jumperbot
 sanitize='-g -fsanitize=address,undefined -fno-sanitize-recover=undefined'
-all_groups='ejabberd prosody practice transcripts unit cli readme tools fuzz'
+all_groups='ejabberd prosody unit transcripts crowds practice readme cli tools fuzz'
 at_once=3      # groups; most of them wait more than they work
 passed=0 failed=0 skipped=0
 processes=     # that we started and have not yet waited for

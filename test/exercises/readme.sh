@@ -151,9 +151,11 @@ can_run() { # can_run COMMAND
 	./*) return 0 ;;
 	esac
 	for word in ${1%% *} $(printf '%s\n' "$1" | sed -n 's/.*| *\([a-z0-9_]*\).*/\1/p'); do
-		command -v "$word" >/dev/null || { skip "$1" "$word is not installed"; return 1; }
+		command -v "$word" >/dev/null || { skip "$(echo "$1" | sed "s/$PORT/5222/")" "$word is not installed" "$(package "$word")"; return 1; }
 	done
 }
+
+package() { if [ "$1" = nc ]; then echo netcat-openbsd; else echo "$1"; fi; }
 
 follow() {
 	current= typed_into=

@@ -46,6 +46,11 @@ many_messages() {
 
 back_again() { [ "$(grep -c 'ready as' "$tmp/bot.out")" -gt "$1" ]; }
 
+# Are all of them in a room again? Looks at what came behind line $before.
+back_in_room() { # back_in_room BOTS
+	tail -n +$((before + 1)) "$tmp/crowd.out" | grep -q "$1 running, $1 logged in, $1 in a room.* lost [0-9]"
+}
+
 # SIGKILL: connections just vanish, and there is another server on the port.
 kill_one() { # kill_one NUMBER
 	before=$(wc -l <"$tmp/crowd.out")
