@@ -1,5 +1,5 @@
 #!/bin/sh
-# run_tests.sh [-l] [-v] [group...] - runs all tests, or those of some groups:
+# run_tests.sh [-v] [group...] - runs all tests, or those of some groups:
 #
 #     unit         warnings, make, and the test programs in C
 #     transcripts  conversations with a server, good and bad
@@ -17,12 +17,12 @@
 #     ports        other compilers, C libraries, processors, makes
 #     soak         half an hour of messages, and of servers that are killed
 #
-# A group's functions are in the file tests.sh of some folder. -v prints each
-# check, not only those that fail; -l runs long checks, too. Needs a shell, a C
-# compiler ($CC, or else cc) and make. Whatever needs more is skipped if that is
-# missing; with REQUIRE_SERVERS=1 a missing server is a failure. Nothing is left
-# in the tree, and no process stays behind. The last line is "N passed, N failed,
-# N skipped"; the exit status is 1 if any check failed.
+# A group's functions are in the tests.sh of some folder. -v prints each check, not
+# only those that fail. Needs a shell, a C compiler ($CC, or else cc) and make.
+# Whatever needs more is skipped if that is missing; with REQUIRE_SERVERS=1 a
+# missing server is a failure. Nothing is left in the tree, and no process stays
+# behind. The last line is "N passed, N failed, N skipped"; the exit status is 1 if
+# any check failed.
 CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 1
 
 : "${CC:=cc}"
@@ -31,7 +31,7 @@ top=$tmp
 echobot=$top/bots/plain/echobot jumperbot=$top/bots/plain/jumperbot
 sanitize='-g -fsanitize=address,undefined -fno-sanitize-recover=undefined'
 all_groups='ejabberd prosody unit transcripts crowds practice readme cli tools fuzz'
-at_once=3      # groups; most of them wait more than they work
+at_once=4      # groups; most of them wait more than they work
 passed=0 failed=0 skipped=0
 processes=     # that we started and have not yet waited for
 server= dir=   # the XMPP server that runs, and its directory; none if empty
@@ -286,10 +286,15 @@ clean_up() {
 for file in test/*/tests.sh; do
 	. "$file"
 done
-verbose= long=
-while getopts lv option; do
+running=
+trap clean_up EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+verbose=
+while getopts v option; do
 	case $option in
-	l) long=yes ;;
 	v) verbose=yes ;;
 	*) exit 2 ;;
 	esac
@@ -303,14 +308,10 @@ for group in $groups; do
 	esac
 done
 
-running= ended=0 number_of_groups=$(echo bots $groups | wc -w)
+ended=0 number_of_groups=$(echo bots $groups | wc -w)
 all_passed=0 all_failed=0 all_skipped=0
 columns=$(stty size 2>/dev/null | cut -d ' ' -f 2)
 columns=$((${columns:-80} > 1 ? ${columns:-80} - 1 : 79))
-trap clean_up EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
 
 echo "This takes about $(estimate)."
 start_group bots

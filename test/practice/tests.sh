@@ -327,8 +327,8 @@ test_switches() {
 	check "$what -n 2: SIGTERM" stop_practice
 }
 
-takes_practice() { echo 25; }
-takes_crowds() { echo 25; }
+takes_practice() { echo 15; }
+takes_crowds() { echo 20; }
 
 group_practice() {
 	for file in test/practice/server.c test/practice/say.c test/practice/flood.c; do

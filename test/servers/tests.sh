@@ -2,8 +2,8 @@
 
 # -------------------------------------------------------- Real servers, or not
 
-takes_prosody() { if [ -z "$(why_not prosody)" ]; then echo 150; else echo 0; fi; }
-takes_ejabberd() { if [ -z "$(why_not ejabberd)" ]; then echo 150; else echo 0; fi; }
+takes_prosody() { if [ -z "$(why_not prosody)" ]; then echo 110; else echo 0; fi; }
+takes_ejabberd() { if [ -z "$(why_not ejabberd)" ]; then echo 110; else echo 0; fi; }
 takes_soak() { echo 1800; }
 
 group_prosody() { group_server prosody; }

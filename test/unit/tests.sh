@@ -30,7 +30,7 @@ group_bots() {
 
 # -------------------------------------------------------------------- Unit
 
-takes_unit() { echo 20; }
+takes_unit() { echo 25; }
 
 # In a copy, because make writes to where it is.
 make_works() {
@@ -134,7 +134,7 @@ says_it_twice() { [ "$(grep -c 'trying again in' "$tmp/bot.err")" -ge 2 ]; }
 # The command of a tunnel that says what it has been given, and ends.
 tell_tunnel='echo "-h $XMPP_HOST -s $XMPP_SERVER -p $XMPP_PORT" >&2'
 
-takes_cli() { echo 20; }
+takes_cli() { echo 12; }
 
 group_cli() {
 	check "jumperbot: an unknown option" fails 2 '^usage: jumperbot' "$jumperbot" -Z
