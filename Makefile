@@ -17,10 +17,10 @@ test:
 	sh test/run_tests.sh
 
 demo:
-	sh test/demo.sh
+	sh test/practice/demo.sh
 
 bench:
-	sh test/bench.sh
+	sh test/bench/bench.sh
 
 install: all
 	mkdir -p $(DESTDIR)$(PREFIX)/bin

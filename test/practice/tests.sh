@@ -1,0 +1,345 @@
+# tests.sh - the group practice, and what other groups need to run bots: echobot,
+# the practice server, jumperbots. Sourced by run_tests.sh.
+
+# -------------------------------------------------------------------- Bots
+
+# Starts a bot and waits until it is logged in. Sets $pid and $jid. What it
+# prints goes to $tmp/NAME.out, its trace to $tmp/NAME.err.
+log_in() { # log_in NAME COMMAND...
+	bot=$tmp/$1
+	start "$@" -v -p "$PORT"
+	pid=$!
+	wait_for 20 ready_or_gone
+	jid=$(sed -n 's/^echobot: ready as //p' "$bot.out")
+	[ -n "$jid" ] || { tail -n 20 "$bot.err"; return 1; }
+}
+
+ready_or_gone() { grep -q '^echobot: ready as ' "$bot.out" || gone $pid; }
+
+# On the signal it says goodbye, waits for the server's, and is content.
+ends_well() { # ends_well NAME PID SIGNAL
+	kill -"$3" "$2"
+	wait_for 5 gone "$2" || { echo "still running 5 s after SIG$3"; return 1; }
+	forget "$2"
+	status=$?
+	[ $status -eq 0 ] || { echo "exit status $status"; tail -n 40 "$tmp/$1.err"; return 1; }
+	grep '^[CS]: ' "$tmp/$1.err" | tail -n 2 > "$tmp/last" # the rest is the tunnel's
+	says '^C: </stream:stream>$' "$tmp/last" && says '^S: </stream:stream>$' "$tmp/last"
+}
+
+# Sets $PORT, a free one unless an option says which, and $practice, a process.
+start_practice() { # start_practice PROGRAM OPTION...
+	program=$1
+	shift
+	start practice "$program" -p 0 "$@"
+	practice=$!
+	wait_for 10 listens_or_gone
+	says 'listening on port' "$tmp/practice.out" || return 1
+	PORT=$(sed -n 's/.*listening on port //p' "$tmp/practice.out")
+}
+
+listens_or_gone() { grep -q 'listening on port' "$tmp/practice.out" || gone $practice; }
+
+stop_practice() {
+	kill "$practice" && wait_for 5 gone "$practice" && forget "$practice"
+}
+
+# ------------------------------------------------------------- Jumperbots
+
+# Runs some until the command is true, at most a minute, and ends them. The trace
+# goes to $tmp/crowd.err, the summary to $tmp/crowd.out. $pid is what runs.
+crowd_until() { # crowd_until COMMAND OPTION...
+	enough=$1
+	shift
+	start crowd "$jumperbot" -v -p "$PORT" "$@"
+	pid=$!
+	wait_for 60 ended_or_enough
+	kill $pid 2>/dev/null
+	wait_for 30 gone $pid || kill -KILL $pid
+	forget $pid
+}
+
+ended_or_enough() { gone $pid || $enough; }
+
+# Counts what is in the trace, so far.
+phrases_said() { grep -c '^C([^)]*): <message' "$tmp/crowd.err"; }
+bots_in_room() { grep "^S([^)]*): <presence .*code='110'" "$tmp/crowd.err" | cut -d : -f 1 | sort -u | wc -l; }
+
+# Does the summary say that? name=value is that, name:n at least that much.
+tells() { # tells EXPECTATION...
+	for expected; do
+		case $expected in
+		*=*) grep -qx "$expected" "$tmp/crowd.out" ;;
+		*:*) [ "$(sed -n "s/^${expected%:*}=//p" "$tmp/crowd.out")" -ge "${expected#*:}" ] ;;
+		esac || { echo "not $expected:"; cat "$tmp/crowd.out"; crowd_complains; return 1; }
+	done
+}
+
+# All got in, and all that was said came back, once.
+all_is_well() { # all_is_well BOTS PHRASES
+	tells bots="$1" entered="$1" sent:"$2" lost=0 refused=0 no_entry=0 thrown_out=0 throttled=0 bounced=0 \
+		unanswered=0 unheard=0 repeated=0 && tells heard="$(sed -n 's/^sent=//p' "$tmp/crowd.out")"
+}
+
+# Runs bots until all of them have been in a room, and together have said so many
+# phrases. Has all gone well?
+happy_crowd() { # happy_crowd BOTS PHRASES OPTION...
+	bots=$1 phrases=$2
+	shift 2
+	crowd_until all_have_spoken -n "$bots" "$@"
+	status=$?
+	[ $status -eq 0 ] || { echo "exit status $status"; cat "$tmp/crowd.out"; crowd_complains; return 1; }
+	all_is_well "$bots" "$phrases"
+}
+
+all_have_spoken() { [ "$(phrases_said)" -ge "$phrases" ] && [ "$(bots_in_room)" -ge "$bots" ]; }
+
+# Shows what is no trace.
+crowd_complains() { grep -v '^[CS](' "$tmp/crowd.err"; }
+
+# -------------------------------------------------------- Practice server
+
+# It says what it is to say, and leaves nothing behind.
+demo_works() {
+	mkdir -p "$tmp/demo"
+	TMPDIR=$tmp/demo within 60 sh test/practice/demo.sh >"$tmp/demo.out" || return 1
+	says 'answers: O Romeo, Romeo! <Wherefore>' "$tmp/demo.out" && rmdir "$tmp/demo"
+}
+
+test_practice() { # test_practice HOW
+	what="practice server, $1"
+	check "$what: it starts" start_practice "$tmp/$1/server" || return
+	check "$what: the bot logs in" log_in bot "$echobot"
+	if find_python; then
+		check_program "$what: conversation with the bot" $client "$PORT" "$jid"
+		check_program "$what: slixmpp" within 100 "$python" test/practice/server_client.py "$PORT"
+	else
+		skip "$what: slixmpp" "no Python with slixmpp" python3-slixmpp
+	fi
+	check "$what: SIGTERM ends the bot" ends_well bot $pid TERM
+	check "$what: and the server" stop_practice
+}
+
+# Where there is nobody to read what it prints.
+test_output() {
+	what="practice server"
+	check "$what: it starts" start_practice "$tmp/plain/server"
+	check "$what: the bot's output is closed" closed_output
+	if [ -c /dev/full ]; then
+		check "$what: the bot's output is on a full disk" full_output
+	else
+		skip "$what: the bot's output is on a full disk" "there is no /dev/full"
+	fi
+	check "$what: the bot's output is stuck" stuck_output
+	check "$what: SIGTERM" stop_practice
+}
+
+# At once, or else when the bot has logged in.
+is_answered() {
+	for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+		! answers || return 0
+	done
+	answers
+}
+
+answers() {
+	within 1 "$tmp/pedantic/say" "$PORT" juliet echobot@localhost hello >"$tmp/said" && says 'answers: hello' "$tmp/said"
+}
+
+# What is printed must not go into the stream. The exit status tells that something was not printed.
+closed_output() {
+	"$echobot" -v -p "$PORT" >&- 2>&- &
+	pid=$!
+	remember $pid
+	is_answered && kill $pid && wait_for 5 gone $pid && ends_with 1 $pid
+}
+
+full_output() {
+	"$echobot" -p "$PORT" >/dev/full 2>"$tmp/bot.err" &
+	pid=$!
+	remember $pid
+	is_answered && kill $pid && wait_for 5 gone $pid && ends_with 1 $pid &&
+		says '^echobot: standard output: .*space' "$tmp/bot.err"
+}
+
+ends_with() { # ends_with STATUS PID
+	forget "$2"
+	status=$?
+	[ $status -eq "$1" ] || { echo "exit status $status, not $1"; return 1; }
+}
+
+# It prints more than a pipe takes, and a second signal ends it, if not the first.
+stuck_output() {
+	mkfifo "$tmp/pipe" || return 1
+	sleep 1000 <"$tmp/pipe" &
+	sleeper=$!
+	remember $sleeper
+	"$echobot" -p "$PORT" >"$tmp/pipe" 2>&1 &
+	pid=$!
+	remember $pid
+	is_answered || return 1
+	start flood "$tmp/pedantic/flood" "$PORT" romeo echobot@localhost 200 200 8000
+	flood=$!
+	wait_for 10 grep -q 'all said' "$tmp/flood.out" && ! answers && kill $pid &&
+		{ wait_for 1 gone $pid || kill -INT $pid; } && wait_for 5 gone $pid
+	stuck=$?
+	kill -KILL $pid 2>/dev/null
+	kill $flood $sleeper
+	forget $flood
+	forget $sleeper
+	forget $pid
+	return $stuck
+}
+
+# Of its switches those that a bot must get along with: it writes one byte at a
+# time; it demands TLS, refuses to talk, or hangs up.
+group_crowds() {
+	what="practice server"
+	check "test/practice/server.c compiles, plain" compiles plain test/practice/server.c || return
+	check "$what: it starts" start_practice "$tmp/plain/server"
+	check "$what: 10 jumperbots" happy_crowd 10 80 -i 100
+	check "$what: 100 jumperbots, in several processes" several_processes
+	check "$what: 200 jumperbots, as fast as they can" happy_crowd 200 2000 -i 0 -r 20 -a 200
+	check "$what: listeners" listeners
+	check "$what: the same seed, the same choices" same_choices
+	check "$what: it is slow when all end, and nothing is lost" slow_end
+	check "$what: a second signal ends them at once" quick_end
+	check "$what: a process dies" process_dies
+	if find_python; then
+		check_program "$what: jumperbots meet somebody" "$python" test/servers/room_client.py "$PORT" "$jumperbot"
+	fi
+	check "$what: SIGTERM" stop_practice
+	echo 'jumperbot_1 jumperbot' >"$tmp/accounts"
+	check "$what -a: it starts" start_practice "$tmp/plain/server" -a "$tmp/accounts"
+	check "$what -a: who has no account is left out" one_of_three
+	check "$what -a: three jumperbots register" happy_crowd 3 20 -i 100 -R
+	check "$what -a: SIGTERM" stop_practice
+}
+
+# As if select() could watch fewer.
+several_processes() {
+	(ulimit -n 64 && happy_crowd 100 200 -i 20 -r 20 -a 200 -m)
+}
+
+few_descriptors() { ulimit -n 64 && exec "$@"; }
+
+# With -d, the end comes by itself.
+listeners() {
+	within 60 "$jumperbot" -p "$PORT" -n 3 -d 2 -l >"$tmp/crowd.out" 2>"$tmp/crowd.err" && tells entered=3 sent=0
+}
+
+# The server stands still, and ten jumperbots wait for an answer.
+waiting_crowd() {
+	start crowd "$jumperbot" -p "$PORT" -n 10 -r 2 -i 20 -v
+	pid=$!
+	wait_for 20 grep -q '^C(jumperbot_9): <message' "$tmp/crowd.err" && kill -STOP $practice &&
+		said=$(grep -c '^C([^)]*): <message' "$tmp/crowd.err") && wait_for 5 more_is_said && return
+	kill -CONT $practice
+	kill $pid
+	forget $pid
+	tail -n 20 "$tmp/crowd.err"
+	return 1
+}
+
+more_is_said() { [ "$(grep -c '^C([^)]*): <message' "$tmp/crowd.err")" -gt "$said" ]; }
+
+# A signal may go to all processes at once (by timeout(1), say), and counts once.
+slow_end() {
+	waiting_crowd || return 1
+	first_child && kill -TERM "$child" && sleep 1
+	both=$?
+	kill -TERM $pid && sleep 1
+	kill -CONT $practice
+	forget $pid && [ $both -eq 0 ] && all_is_well 10 1
+}
+
+quick_end() {
+	waiting_crowd || return 1
+	kill -TERM $pid
+	wait_for 8 gone_by_signal $pid
+	late=$?
+	kill -CONT $practice # others need it
+	forget $pid
+	[ $late -eq 0 ] || { echo "still running after 8 s"; return 1; }
+	tells entered=10 unheard:1
+}
+
+gone_by_signal() { ! kill -TERM "$1" 2>/dev/null; }
+
+one_of_three() {
+	! crowd_until one_is_in -n 3 -i 20 && tells entered=1 refused=2 lost=0 &&
+		says '^jumperbot_0: .*not-authorized' "$tmp/crowd.err" && says '^jumperbot_2: .*not-authorized' "$tmp/crowd.err"
+}
+
+one_is_in() { [ "$(bots_in_room)" -eq 1 ] && [ "$(grep -c ': .*not-authorized' "$tmp/crowd.err")" -ge 2 ]; }
+
+choices() { # choices SEED: the first ten things that jumperbot_0 did
+	crowd_until ten_choices -n 2 -r 50 -i 1000 -s "$1" && things_done | head -n 10
+}
+
+ten_choices() { [ "$(things_done | wc -l)" -ge 10 ]; }
+
+things_done() { sed -n 's/^C(jumperbot_0): <\([mp]\).* to=.\([^@]*\)[^>]*>\(.*\)/\1 \2 \3/p' "$tmp/crowd.err"; }
+
+same_choices() {
+	choices 7 >"$tmp/choices" && [ "$(wc -l <"$tmp/choices")" -eq 10 ] && choices 7 | cmp - "$tmp/choices" &&
+		! { choices 8 | cmp -s - "$tmp/choices"; }
+}
+
+# The first of two or three processes is killed; the others go on and say so.
+process_dies() {
+	start crowd few_descriptors "$jumperbot" -p "$PORT" -n 60 -r 5 -a 1000 -i 20 -v
+	pid=$!
+	wait_for 10 first_child && kill -KILL "$child" && wait_for 10 says 'bots 0 to 29 died of signal 9' "$tmp/crowd.err" &&
+		wait_for 30 others_speak
+	heard=$?
+	kill $pid
+	forget $pid
+	[ $heard -eq 0 ] && tells entered:30 sent:30
+}
+
+others_speak() {
+	[ "$(grep -o "^C(jumperbot_[345][0-9]): <message" "$tmp/crowd.err" | sort -u | wc -l)" -eq 30 ]
+}
+
+# Only the kernel knows; without /proc the parent is asked for its children.
+first_child() {
+	child=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null || ps -o pid=,ppid= | awk -v p="$pid" '$2 == p { print $1 }')
+	child=${child%% *}
+	[ -n "$child" ]
+}
+
+test_switches() {
+	what="practice server"
+	check "$what -c 1: it starts" start_practice "$tmp/plain/server" -c 1
+	check "$what -c 1: the bot logs in" log_in bot "$echobot"
+	check "$what -c 1: and answers" within 20 "$tmp/pedantic/say" "$PORT" juliet "$jid" 'O Romeo'
+	check "$what -c 1: SIGTERM ends the bot" ends_well bot $pid TERM
+	check "$what -c 1: and the server" stop_practice
+	check "$what -T: it starts" start_practice "$tmp/plain/server" -T
+	check "$what -T: the bot gives up" fails 1 'TLS' "$echobot" -p "$PORT"
+	check "$what -T: SIGTERM" stop_practice
+	check "$what -r: it starts" start_practice "$tmp/plain/server" -r
+	check "$what -r: the bot tries again" tries_again 'server closed\|connection lost' "$echobot" -p "$PORT"
+	check "$what -r: SIGTERM" stop_practice
+	check "$what -n 2: it starts" start_practice "$tmp/plain/server" -n 2
+	check "$what -n 2: the bot tries again" tries_again 'server closed\|connection lost' "$echobot" -p "$PORT"
+	check "$what -n 2: SIGTERM" stop_practice
+}
+
+takes_practice() { echo 15; }
+takes_crowds() { echo 20; }
+
+group_practice() {
+	for file in test/practice/server.c test/practice/say.c test/practice/flood.c; do
+		check "$file compiles without a warning" compiles pedantic $file -std=c99 -Wall -Wextra -pedantic
+	done
+	check "the demo" demo_works
+	check "test/practice/server.c compiles, plain" compiles plain test/practice/server.c || return
+	test_practice plain
+	test_output
+	test_switches
+	[ -n "$sanitize" ] || return 0
+	check "test/practice/server.c compiles, sanitized" compiles sanitized test/practice/server.c $sanitize && test_practice sanitized
+}
+

@@ -1,0 +1,94 @@
+# soak.sh - the checks of the group soak, which take half an hour. $MESSAGES
+# messages (2,000,000) go through one echobot, whose memory must not grow, on the
+# practice server and, where it is installed, on Prosody. Then Prosody is killed
+# ten times in a row under 50 jumperbots and an echobot, at up to a minute for all
+# to come back. Sourced by tests.sh.
+
+messages=${MESSAGES:-2000000}
+kills=10
+
+memory() { ps -o rss= -p "$1" | tr -d ' '; } # KB
+
+# The last line of a file, each time there is another, until the process is gone.
+show_progress() { # show_progress PROCESS FILE COMMAND...
+	process=$1 file=$2 shown=
+	shift 2
+	until gone "$process"; do
+		sleep 1
+		line=$(tail -n 1 "$file")
+		if [ "$line" != "$shown" ]; then
+			shown=$line
+			show_state "$what: $line$("$@")"
+		fi
+	done
+}
+
+beside() { echo ", echobot: $(memory $pid) KB"; }
+
+# A tenth of them comes first: then echobot has all the memory that it needs.
+many_messages() {
+	start bot "$echobot" -p "$PORT"
+	pid=$!
+	wait_for 20 says 'ready as' "$tmp/bot.out" || return 1
+	jid=$(sed -n 's/^echobot: ready as //p' "$tmp/bot.out")
+	for count in $((messages / 10)) $((messages - messages / 10)); do
+		before=$(memory $pid)
+		start flood "$tmp/plain/flood" "$PORT" alice "$jid" $count 100 50
+		flood=$!
+		show_progress $flood "$tmp/flood.out" beside
+		forget $flood || { cat "$tmp/flood.out" "$tmp/flood.err"; return 1; }
+	done
+	after=$(memory $pid)
+	echo "memory from $before to $after KB"
+	kill $pid
+	forget $pid && [ $((after - before)) -lt 100 ]
+}
+
+back_again() { [ "$(grep -c 'ready as' "$tmp/bot.out")" -gt "$1" ]; }
+
+# Are all of them in a room again? Looks at what came behind line $before.
+back_in_room() { # back_in_room BOTS
+	tail -n +$((before + 1)) "$tmp/crowd.out" | grep -q "$1 running, $1 logged in, $1 in a room.* lost [0-9]"
+}
+
+# SIGKILL: connections just vanish, and there is another server on the port.
+kill_one() { # kill_one NUMBER
+	before=$(wc -l <"$tmp/crowd.out")
+	sh test/servers/prosody.sh kill "$dir" && rm -rf "$dir" && PORT=$PORT start_server prosody USERS=50 &&
+		wait_for 180 back_in_room 50 && wait_for 180 back_again "$1" &&
+		within 60 "$tmp/plain/flood" "$PORT" alice "$(sed -n 's/^echobot: ready as //p' "$tmp/bot.out" | tail -n 1)" 100 10 50
+}
+
+many_kills() {
+	start bot "$echobot" -p "$PORT"
+	bot=$!
+	start crowd "$jumperbot" -p "$PORT" -n 50 -i 2 -m
+	crowd=$!
+	wait_for 60 grep -q '50 running, 50 logged in' "$tmp/crowd.out" || { cat "$tmp/crowd.out"; return 1; }
+	number=1
+	while [ $number -le $kills ]; do
+		check "$what: killed, $number of $kills: all 51 come back" kill_one $number
+		number=$((number + 1))
+	done
+	kill $bot $crowd
+	check "$what: echobot ends" forget $bot
+	check "$what: the jumperbots end" forget $crowd
+	check "$what: no phrase was heard twice, nobody left out" tells entered=50 repeated=0 refused=0
+	sed -n '/^bots=/,$s/^/    /p' "$tmp/crowd.out"
+}
+
+for program in echobot.c jumperbot.c test/practice/flood.c test/practice/server.c; do
+	check "$program compiles" compiles plain "$program" -O2 || return
+done
+echobot=$tmp/plain/echobot jumperbot=$tmp/plain/jumperbot
+what="practice server"
+check "$what: it starts" start_practice "$tmp/plain/server" && check "$what: $messages messages" many_messages
+why=$(why_not prosody)
+if [ -n "$why" ]; then
+	no_server prosody "$why"
+else
+	what=prosody
+	check "$what: it starts" start_server prosody && check "$what: $messages messages" many_messages
+	stop_server
+	check "$what: it starts" start_server prosody USERS=50 && many_kills
+fi
