@@ -204,7 +204,8 @@ group_crowds() {
 	check "$what: the same seed, the same choices" same_choices
 	check "$what: it is slow when all end, and nothing is lost" slow_end
 	check "$what: a second signal ends them at once" quick_end
-	check "$what: a process dies" process_dies
+	check "$what: a worker dies" process_dies
+	check "$what: the parent dies" parent_dies
 	if find_python; then
 		check_program "$what: jumperbots meet somebody" "$python" test/servers/room_client.py "$PORT" "$jumperbot"
 	fi
@@ -212,6 +213,7 @@ group_crowds() {
 	echo 'jumperbot_1 jumperbot' >"$tmp/accounts"
 	check "$what -a: it starts" start_practice "$tmp/plain/server" -a "$tmp/accounts"
 	check "$what -a: who has no account is left out" one_of_three
+	check "$what -a: when nobody has one, five tell it" all_are_refused
 	check "$what -a: three jumperbots register" happy_crowd 3 20 -i 100 -R
 	check "$what -a: SIGTERM" stop_practice
 }
@@ -290,12 +292,39 @@ same_choices() {
 process_dies() {
 	start crowd few_descriptors "$jumperbot" -p "$PORT" -n 60 -r 5 -a 1000 -i 20 -v
 	pid=$!
-	wait_for 10 first_child && kill -KILL "$child" && wait_for 10 says 'bots 0 to 29 died of signal 9' "$tmp/crowd.err" &&
+	wait_for 10 first_child && kill -KILL "$child" && wait_for 10 says 'bots 0 to 29 was killed by signal 9' "$tmp/crowd.err" &&
 		wait_for 30 others_speak
 	heard=$?
 	kill $pid
 	forget $pid
-	[ $heard -eq 0 ] && tells entered:30 sent:30
+	[ $heard -eq 0 ] && tells entered:30 sent:30 && nothing_is_missing
+}
+
+# Each phrase was heard, came back as an error, or is known to be lost.
+nothing_is_missing() {
+	awk -F = '{ n[$1] = $2 } END { exit n["sent"] != n["heard"] + n["bounced"] + n["unheard"] }' "$tmp/crowd.out" ||
+		{ cat "$tmp/crowd.out"; return 1; }
+}
+
+# The parent is killed, and its workers end.
+parent_dies() {
+	start crowd few_descriptors "$jumperbot" -p "$PORT" -n 60 -r 5 -a 1000 -i 20
+	pid=$!
+	wait_for 10 second_child && kill -KILL $pid && wait_for 15 gone "$child" && wait_for 15 gone "$second"
+	ended=$?
+	forget $pid
+	return $ended
+}
+
+second_child() {
+	first_child && second=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null | cut -d ' ' -f 2) && [ -n "$second" ]
+}
+
+# Nobody has an account: five bots try, and the others do not.
+all_are_refused() {
+	! crowd_until false -n 50 -f 100 -a 1000 && tells entered=0 refused=5 &&
+		says '^jumperbot: login refused: not-authorized.*; 5 of 5 tried: check the password$' "$tmp/crowd.err" &&
+		[ "$(grep -c '^C.*<auth ' "$tmp/crowd.err")" -eq 5 ] && [ "$(grep -c 'not-authorized' "$tmp/crowd.err")" -eq 6 ]
 }
 
 others_speak() {

@@ -48,7 +48,7 @@ back_again() { [ "$(grep -c 'ready as' "$tmp/bot.out")" -gt "$1" ]; }
 
 # Are all of them in a room again? Looks at what came behind line $before.
 back_in_room() { # back_in_room BOTS
-	tail -n +$((before + 1)) "$tmp/crowd.out" | grep -q "$1 running, $1 logged in, $1 in a room.* lost [0-9]"
+	tail -n +$((before + 1)) "$tmp/crowd.out" | grep -q "lost [0-9].* $1 of $1 in rooms"
 }
 
 # SIGKILL: connections just vanish, and there is another server on the port.

@@ -398,6 +398,10 @@ static void test_pauses(void)
 	c->ready_at = now_ms() - 100000;
 	lose(c, "lost");
 	check("a loss after a while is a first loss", xmpp_retry_in(x) <= 1000);
+	xmpp_retry_after(x, 5000);
+	check("a bot may come back later", xmpp_retry_in(x) > 4000 && xmpp_retry_in(x) <= 5000);
+	xmpp_retry_after(x, 10);
+	check("but not earlier", xmpp_retry_in(x) > 4000);
 	xmpp_free(x);
 }
 
