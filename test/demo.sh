@@ -40,7 +40,7 @@ trap 'exit 130' INT TERM HUP
 narrate "1. Building the bots, a practice server, and a person with something to say."
 build echobot echobot.c xmpp.c
 build jumperbot jumperbot.c xmpp.c
-build server test/server.c
+build server test/server.c test/sasl.c
 build say test/say.c xmpp.c
 
 narrate "2. The server starts, on a port of this machine that nobody else uses."
