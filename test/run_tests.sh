@@ -148,6 +148,10 @@ within() { # within SECONDS COMMAND...
 # Prints the other sources that a program is made of. A test that looks inside
 # one includes it, and must not be linked with it.
 sources() { # sources PROGRAM.c
+	if grep -q '^#include "sasl.h"' "$1"; then
+		echo test/practice/sasl.c xmlstream.c
+		return
+	fi
 	for source in xmpp.c xmlstream.c; do
 		grep -q "^#include \"[./]*/$source\"" "$1" || echo $source
 	done

@@ -175,7 +175,7 @@ measure_connections() {
 for n; do
 	[ "$n" -gt 0 ] 2>/dev/null || give_up "not a number of bots: $n"
 done
-$CC -O2 -o "$tmp/jumperbot" jumperbot.c xmpp.c xmlstream.c && $CC -O2 -Itest -Itest/unit -o "$tmp/server" test/practice/server.c xmlstream.c || exit 1
+$CC -O2 -o "$tmp/jumperbot" jumperbot.c xmpp.c xmlstream.c && $CC -O2 -o "$tmp/server" test/practice/server.c test/practice/sasl.c xmlstream.c || exit 1
 peers=
 ! has expat.h || peers="$peers -DEXPAT -lexpat"
 ! has iksemel.h || peers="$peers -DIKSEMEL -liksemel"

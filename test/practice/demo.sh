@@ -11,7 +11,7 @@ bold='' plain=''
 
 narrate() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 give_up() { echo "demo: $*" >&2; exit 1; }
-build() { $CC -O -Itest -Itest/unit -o "$tmp/$1" "$2" xmlstream.c $3 || give_up "cannot build $2"; }
+build() { $CC -O -o "$tmp/$1" "$2" xmlstream.c $3 || give_up "cannot build $2"; }
 
 show() { fold -w 92 "$1" | sed '/^[CS]: /s/^/    /; t
 s/^/       /'; }
@@ -40,7 +40,7 @@ trap 'exit 130' INT TERM HUP
 narrate "1. Building the bots, a practice server, and a person with something to say."
 build echobot echobot.c xmpp.c
 build jumperbot jumperbot.c xmpp.c
-build server test/practice/server.c
+build server test/practice/server.c test/practice/sasl.c
 build say test/practice/say.c xmpp.c
 
 narrate "2. The server starts, on a port of this machine that nobody else uses."
