@@ -725,25 +725,27 @@ static int all_refused(const struct worker *w)
 /* Runs the bots of a worker. Returns its exit status. */
 static int run_worker(struct worker *w)
 {
+	struct bot *bots = calloc((size_t)w->n, sizeof *bots);
+	struct xmpp **conns = calloc((size_t)w->n, sizeof *conns);
 	int i, failed;
 
 	signal(SIGINT, SIG_IGN);  /* Ctrl-C goes to all processes, and the parent passes it on */
 	signal(SIGTERM, SIG_IGN); /* timeout(1), for one, sends this to all processes */
 	signal(SIGPIPE, SIG_IGN); /* see report() */
-	w->bots = calloc((size_t)w->n, sizeof *w->bots);
-	w->conns = calloc((size_t)w->n, sizeof *w->conns);
-	failed = !w->bots || !w->conns || turn_until_end(w) < 0;
+	w->bots = bots;
+	w->conns = conns;
+	failed = !bots || !conns || turn_until_end(w) < 0;
 	if (failed)
 		perror("jumperbot");
 	failed |= all_refused(w);
-	for (i = 0; i < w->made; i++) {
-		step_out(w->bots + i, OFFLINE);
-		xmpp_free(w->conns[i]);
+	for (i = 0; bots && conns && i < w->made; i++) {
+		step_out(bots + i, OFFLINE);
+		xmpp_free(conns[i]);
 	}
 	while (report(w))
 		poll(&(struct pollfd){.fd = w->pipe, .events = POLLOUT}, 1, -1);
-	free(w->conns);
-	free(w->bots);
+	free(conns);
+	free(bots);
 	return failed;
 }
 
@@ -883,16 +885,16 @@ static void end_worker(struct crowd *c, struct worker *w)
  * grown by since the last report has fewer. */
 static void receive(struct crowd *c, struct worker *w)
 {
-	uint32_t report[COUNTS];
-	ssize_t n = read(w->pipe, report, sizeof report);
+	uint32_t got[COUNTS];
+	ssize_t n = read(w->pipe, got, sizeof got);
 	int k;
 
-	if (n != (ssize_t)sizeof report) {
+	if (n != (ssize_t)sizeof got) {
 		end_worker(c, w);
 		return;
 	}
 	for (k = 0; k < COUNTS; k++)
-		w->sums[k] += (int32_t)(report[k] - (uint32_t)w->sums[k]);
+		w->sums[k] += (int32_t)(got[k] - (uint32_t)w->sums[k]);
 }
 
 /* Prepares to wait: passes a signal on to the workers, and stores their pipes in *pipes. Returns

@@ -858,15 +858,15 @@ static const char *read_challenge(struct conn *c, const char *message, uint8_t s
 	const char *salt64 = strstr(message, ",s="), *digits = strstr(message, ",i=");
 	struct buffer salt = {0};
 	long rounds;
-	char *end;
+	char *rest;
 	int failed;
 
 	if (strncmp(message, "r=", 2) || !salt64 || !digits)
 		return "its message is not complete";
 	if (strcspn(message + 2, ",") <= NONCE || memcmp(message + 2, ours, NONCE))
 		return "its nonce does not extend ours";
-	rounds = strtol(digits + 3, &end, 10);
-	if ((*end && *end != ',') || rounds < MIN_ROUNDS || rounds > MAX_ROUNDS)
+	rounds = strtol(digits + 3, &rest, 10);
+	if ((*rest && *rest != ',') || rounds < MIN_ROUNDS || rounds > MAX_ROUNDS)
 		return "it asks for too few or too many rounds of hashing";
 	failed = decode_base64(&salt, salt64 + 3, strcspn(salt64 + 3, ","));
 	if (!failed && !buffer_append(&salt, "\0\0\0\1", 4))

@@ -234,7 +234,7 @@ listeners() {
 waiting_crowd() {
 	start crowd "$jumperbot" -p "$PORT" -n 10 -r 2 -i 20 -v
 	pid=$!
-	wait_for 20 grep -q '^C(jumperbot_9): <message' "$tmp/crowd.err" && kill -STOP $practice &&
+	wait_for 20 all_ten_speak && kill -STOP $practice &&
 		said=$(grep -c '^C([^)]*): <message' "$tmp/crowd.err") && wait_for 5 more_is_said && return
 	kill -CONT $practice
 	kill $pid
@@ -242,6 +242,8 @@ waiting_crowd() {
 	tail -n 20 "$tmp/crowd.err"
 	return 1
 }
+
+all_ten_speak() { [ "$(grep -o '^C(jumperbot_[0-9]): <message' "$tmp/crowd.err" | sort -u | wc -l)" -eq 10 ]; }
 
 more_is_said() { [ "$(grep -c '^C([^)]*): <message' "$tmp/crowd.err")" -gt "$said" ]; }
 
