@@ -1,5 +1,6 @@
 #!/bin/sh
-# run_tests.sh [-v] [group...] - runs all tests, or those of some groups:
+# run_tests.sh [-v] [group...] - runs all tests, or those of some groups ("all" is
+# all but the last two):
 #
 #     unit         warnings, make, and the test programs in C
 #     transcripts  conversations with a server, good and bad
@@ -192,11 +193,18 @@ run_group() { # run_group GROUP
 	echo "$passed $failed $skipped" >"$tmp.counts"
 }
 
+# Gives them time to stop what they have started themselves.
 clean_up_group() {
-	for process in $processes; do
-		kill -KILL "$process" 2>/dev/null
-	done
+	kill $processes 2>/dev/null
+	wait_for 3 all_gone
+	kill -KILL $processes 2>/dev/null
 	stop_server
+}
+
+all_gone() {
+	for process in $processes; do
+		gone "$process" || return 1
+	done
 }
 
 start_group() { # start_group GROUP
@@ -304,11 +312,12 @@ while getopts v option; do
 	esac
 done
 shift $((OPTIND - 1))
-groups=${*:-$all_groups}
-for group in $groups; do
-	case " $all_groups ports soak " in
-	*" $group "*) ;;
-	*) echo "run_tests.sh: no group $group; there are: $all_groups ports soak" >&2; exit 2 ;;
+groups=
+for group in "${@:-all}"; do
+	case " all $all_groups ports soak " in
+	" $group "*) groups="$groups $all_groups" ;;
+	*" $group "*) groups="$groups $group" ;;
+	*) echo "run_tests.sh: no group $group; there are: all $all_groups ports soak" >&2; exit 2 ;;
 	esac
 done
 

@@ -189,4 +189,8 @@ follow() {
 }
 
 cat README test/exercises/README >"$tmp/all"
-check "the practice server finds a port" find_port && copy_tree && follow <"$tmp/all"
+check "the practice server finds a port" find_port && check "the tree is copied" copy_tree && follow <"$tmp/all"
+for terminal in $terminals; do
+	pid=$(get pid "$terminal")
+	[ -z "$pid" ] || ! gone "$pid" || forget "$pid" # or at the end we might kill another one of that number
+done
