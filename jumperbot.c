@@ -75,10 +75,10 @@ static volatile sig_atomic_t interrupted;
  *     unheard     phrases that never came back
  *     repeated    phrases that came back twice
  *
- * These are not in the summary: how many bots are logged in and in a room, how many phrases may
- * still come back, and how many round trips took how long. The counts of several workers are added
- * up; but of the last ones the largest is taken. A report holds all counts, in 464 bytes, since at
- * least 512 bytes go through a pipe in one piece (PIPE_BUF). */
+ * Not in the summary: how many bots are logged in and in a room, how many phrases may still come
+ * back, and how many round trips took how long. Counts before SUMS are added over the workers; of
+ * the others the largest is taken. A report holds all counts, in 468 bytes. Up to 512 bytes go
+ * through a pipe in one piece (PIPE_BUF). */
 enum { CLASSES = 96 };
 
 enum count {
@@ -111,10 +111,10 @@ static int64_t later(int64_t a, int64_t b)
 	return a > b ? a : b;
 }
 
-static void raise_to(int32_t *max, int64_t value)
+static void raise_to(uint32_t *max, int64_t value)
 {
 	if (value > *max)
-		*max = value < INT32_MAX ? (int32_t)value : INT32_MAX;
+		*max = value < INT32_MAX ? (uint32_t)value : INT32_MAX;
 }
 
 /* Class i of the round trips took less than this many us, and not less than the end of class i - 1.
@@ -124,7 +124,7 @@ static int64_t class_end(int i)
 	return (5 + i % 4) * (INT64_C(1) << i / 4) / 4;
 }
 
-static void count_time(int32_t counts[COUNTS], int64_t us)
+static void count_time(uint32_t counts[COUNTS], int64_t us)
 {
 	int i = 0;
 
@@ -174,7 +174,7 @@ struct bot {
 	struct phrase said[MAX_PHRASES];
 	unsigned sent;          /* how many phrases it has said in all rooms */
 	long slow;              /* ms to add to each pause, if rooms refuse us or are busy */
-	int64_t due;            /* us; when it should be woken */
+	int64_t due;            /* us; when on_wake is due */
 	char entered, refused;  /* it has been in a room; it has given up */
 };
 
@@ -183,11 +183,13 @@ struct crowd {
 	struct xmpp_options options;
 	const char *service;    /* of the rooms; or NULL for conference.HOST */
 	int bots, first, rooms, rate, factor, seconds, seed, listen, monitor;
-	unsigned long long run;        /* in the id of each phrase; no other run has it */
+	unsigned long long run; /* differs from run to run; see ID */
 	int64_t start;          /* us */
 	struct worker *workers;
 	int worker_count;
+	int started;            /* how many workers have been started */
 	int failed;             /* a worker has ended badly */
+	int64_t passed_at;      /* us; when a signal was last passed on; 0 for never */
 	int64_t shown_at;       /* us; when the monitor last showed a line */
 	int64_t shown[COUNTS];  /* the sums at that time */
 };
@@ -210,7 +212,7 @@ struct worker {
 	int ending;             /* the bots only wait for their last phrases */
 	char reason[200];       /* why a bot was refused last */
 	int64_t slot;           /* us; the time of the last login that is planned */
-	int32_t counts[COUNTS]; /* they wrap around; see receive() */
+	uint32_t counts[COUNTS]; /* they wrap around; see receive() */
 };
 
 /* Returns a number from 0 to n - 1 (Marsaglia's xorshift). */
@@ -304,7 +306,7 @@ static void leave(struct bot *b)
 	wake_after(b, JOIN_TIMEOUT);
 }
 
-/* The id of a phrase is jump.RUN.BOT.NUMBER. No phrase of another run has it. */
+/* The id of a phrase is jump.RUN.BOT.NUMBER, where RUN differs from run to run. */
 #define ID "jump."
 
 /* C: <message to='bot_room_3@conference.localhost' type='groupchat' id='jump.5d1....7.12'>
@@ -401,7 +403,7 @@ static int is_refusal(const struct bot *b, const struct xml_elem *e)
  * We are in. With status 201 we have opened the room, and must unlock it. */
 static void entered(struct bot *b, const struct xml_elem *presence)
 {
-	int32_t *counts = b->worker->counts;
+	uint32_t *counts = b->worker->counts;
 
 	if (xmpp_has_status(presence, 201))
 		xmpp_unlock_room(b->x, b->room, note_unlocked, NULL);
@@ -563,7 +565,7 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 		came_back(b, message, p);
 }
 
-/* Once a bot has got in, those of the first ones that were refused are no longer the rule. */
+/* Once a bot has got in, bots that are refused are named. Here these are the earlier ones. */
 static void on_ready(struct xmpp *x)
 {
 	struct bot *b = x->data;
@@ -646,39 +648,36 @@ static int make_bot(struct worker *w, long ms)
 }
 
 /* Makes bots. The first ones show whether the password is right, before the server takes us for an
- * attacker. The others follow when one of them is in. Their logins are spread over time. */
+ * attacker. The others follow when one of them is in. Returns 0 or -1. */
 static int make_bots(struct worker *w)
 {
-	const struct crowd *c = w->crowd;
-	int64_t now = now_us(), due = c->start + (int64_t)(w->from + w->made) * TICK / c->rate;
-	int64_t delay = due > now ? due - now : 0;
-	int i, wanted = w->got_in || w->n < FIRST ? w->n : FIRST;
+	int wanted = w->got_in || w->n < FIRST ? w->n : FIRST;
 
-	if (w->made == wanted)
-		return 0;
-	for (i = 0; w->made < wanted; i++)
-		if (make_bot(w, (long)((delay + (int64_t)i * TICK / c->rate) / 1000)))
+	while (w->made < wanted)
+		if (make_bot(w, next_slot(w)))
 			return -1;
-	w->slot = later(w->slot, now + delay + (int64_t)i * TICK / c->rate);
 	return 0;
 }
 
 /* Reports all counts. If the pipe is full, because the parent's terminal has been stopped, the next
- * report will do. If the parent is gone, the worker ends, too. Returns 0, or -1 if it is full. */
+ * report contains them. If the parent is gone, the worker ends, too. Returns -1 if it is full. */
 static int report(struct worker *w)
 {
-	if (write(w->pipe, w->counts, sizeof w->counts) < 0) {
-		if (errno == EAGAIN)
-			return -1;
+	ssize_t n;
+
+	raise_to(&w->counts[WORST_LAG], w->counts[LAG]);
+	n = write(w->pipe, w->counts, sizeof w->counts);
+	if (n < 0 && errno == EAGAIN)
+		return -1;
+	if (n < 0)
 		interrupted = 1;
-	}
 	w->counts[LAG] = 0;
 	return 0;
 }
 
-/* Turns the loop until all bots have ended. On a signal, or at the end of -d, the bots fall silent,
- * and log out when their last phrases have come back. That may take a while, since the bots of
- * other workers keep the server busy. On a second signal they log out at once. */
+/* Turns the loop until all bots have ended. At the first signal or the end of -d, the bots fall
+ * silent, and log out when their last phrases have come back. That may take a while, since the bots
+ * of other workers keep the server busy. At the next signal they log out at once. */
 static long turn_until_end(struct worker *w)
 {
 	const struct crowd *c = w->crowd;
@@ -690,7 +689,6 @@ static long turn_until_end(struct worker *w)
 		now = now_us();
 		if (now >= next) {
 			raise_to(&w->counts[LAG], (now - next) / 1000);
-			raise_to(&w->counts[WORST_LAG], w->counts[LAG]);
 			report(w);
 			next = now + TICK;
 		}
@@ -851,7 +849,8 @@ static int divide(struct crowd *c)
 	int bots = c->options.tunnel ? most / 2 : most;
 
 	if (bots < 1 || (c->bots - 1) / bots >= most) {
-		fputs("jumperbot: the limit of open files (ulimit -n) is too low for them\n", stderr);
+		fprintf(stderr, "jumperbot: the limit of open files (ulimit -n) is too low for "
+		                "%d bots\n", c->bots);
 		return -1;
 	}
 	c->worker_count = (c->bots - 1) / bots + 1;
@@ -861,8 +860,8 @@ static int divide(struct crowd *c)
 	return c->workers ? 0 : -1;
 }
 
-/* A worker has closed its pipe: it has ended. If it was killed, it has not reported its end. Its
- * phrases cannot come back now, and if it failed, the others end as well. */
+/* A worker has closed its pipe: it has ended. If it was killed, its last report may be a second
+ * old. Its phrases cannot come back now. If it failed, the others end as well. */
 static void end_worker(struct crowd *c, struct worker *w)
 {
 	int status = 0;
@@ -881,79 +880,79 @@ static void end_worker(struct crowd *c, struct worker *w)
 		        c->first + w->from, c->first + w->from + w->n - 1, WTERMSIG(status));
 }
 
-/* Reads a report, or the end of a worker. The counts have 32 bits, and wrap around; what they have
- * grown by since the last report has fewer. */
+/* Reads the reports of a worker, of which only the last one counts, or its end. The counts have 32
+ * bits and wrap around, but the difference from an earlier report fits into 32 bits. */
 static void receive(struct crowd *c, struct worker *w)
 {
-	uint32_t got[COUNTS];
-	ssize_t n = read(w->pipe, got, sizeof got);
+	uint32_t reports[64][COUNTS];
+	ssize_t n = read(w->pipe, reports, sizeof reports);
+	size_t last = n > 0 ? (size_t)n / sizeof *reports - 1 : 0;
 	int k;
 
-	if (n != (ssize_t)sizeof got) {
+	if (n <= 0)
 		end_worker(c, w);
-		return;
-	}
-	for (k = 0; k < COUNTS; k++)
-		w->sums[k] += (int32_t)(got[k] - (uint32_t)w->sums[k]);
+	for (k = 0; k < COUNTS && n > 0; k++)
+		w->sums[k] += (int32_t)(reports[last][k] - (uint32_t)w->sums[k]);
 }
 
-/* Prepares to wait: passes a signal on to the workers, and stores their pipes in *pipes. Returns
- * the largest descriptor, or -1 if all workers have ended. */
-static int look_after(struct crowd *c, fd_set *pipes)
+/* Passes a signal on to the workers. Another one within a second is the same: timeout(1), for one,
+ * sends it to us and then to our process group. */
+static void pass_on(struct crowd *c)
 {
-	struct worker *w;
-	int largest = -1;
+	int i;
 
-	FD_ZERO(pipes);
-	for (w = c->workers; w < c->workers + c->worker_count; w++) {
-		if (w->pid == 0)
-			continue;
-		if (interrupted)
-			kill(w->pid, SIGUSR1);
-		FD_SET(w->pipe, pipes);
-		largest = (int)later(largest, w->pipe);
-	}
 	interrupted = 0;
-	return largest;
+	if (c->passed_at && now_us() - c->passed_at < TICK)
+		return;
+	c->passed_at = now_us();
+	for (i = 0; i < c->started; i++)
+		if (c->workers[i].pid)
+			kill(c->workers[i].pid, SIGUSR1);
 }
 
-/* Reads reports until all workers have ended. They report each second, so a signal that arrives
- * just before select() waits is noticed soon enough. */
-static void watch(struct crowd *c)
+/* Waits for reports, and reads them. They come each second, so a signal that arrives just before
+ * select() waits is noticed soon enough. Returns how many workers are running. */
+static int watch(struct crowd *c)
 {
-	struct timeval second;
-	struct worker *w;
+	struct timeval second = {1, 0};
 	fd_set pipes;
-	int largest;
+	int i, largest = -1, running = 0;
 
-	do {
-		show(c);
-		largest = look_after(c, &pipes);
-		second = (struct timeval){1, 0};
-		if (largest >= 0 && select(largest + 1, &pipes, NULL, NULL, &second) <= 0)
-			FD_ZERO(&pipes);
-		for (w = c->workers; w < c->workers + c->worker_count; w++)
-			if (w->pid && FD_ISSET(w->pipe, &pipes))
-				receive(c, w);
-	} while (largest >= 0);
+	if (interrupted)
+		pass_on(c);
+	FD_ZERO(&pipes);
+	for (i = 0; i < c->started; i++) {
+		if (c->workers[i].pid == 0)
+			continue;
+		FD_SET(c->workers[i].pipe, &pipes);
+		largest = (int)later(largest, c->workers[i].pipe);
+		running++;
+	}
+	if (running > 0 && select(largest + 1, &pipes, NULL, NULL, &second) > 0)
+		for (i = 0; i < c->started; i++)
+			if (c->workers[i].pid && FD_ISSET(c->workers[i].pipe, &pipes))
+				receive(c, c->workers + i);
+	return running;
 }
 
-/* Starts worker i. It keeps the end of its own pipe to write to, and no other end. Returns 0 in the
- * parent, 1 in the worker, or -1. */
-static int start_worker(struct crowd *c, int i)
+/* Starts the next worker. It keeps the end of its own pipe to write to, and no other end. Returns 0
+ * in the parent, 1 in the worker, or -1. */
+static int start_worker(struct crowd *c)
 {
+	int ends[2], i = c->started;
 	struct worker *w = c->workers + i;
-	int ends[2];
 
 	w->crowd = c;
 	w->from = (int)((int64_t)c->bots * i / c->worker_count);
 	w->n = (int)((int64_t)c->bots * (i + 1) / c->worker_count) - w->from;
+	w->got_in = i > 0;
 	if (pipe(ends))
 		return -1;
 	w->pipe = ends[0];
 	w->pid = fork();
 	if (w->pid != 0) {
 		close(ends[1]);
+		c->started += w->pid > 0;
 		return w->pid < 0 ? -1 : 0;
 	}
 	for (; i >= 0; i--)
@@ -964,21 +963,31 @@ static int start_worker(struct crowd *c, int i)
 	return 1;
 }
 
+/* The first worker may start, and the others when a bot of it is logged in. */
+static int may_start(const struct crowd *c)
+{
+	if (c->failed || c->passed_at || c->started == c->worker_count)
+		return 0;
+	return c->started == 0 || c->workers[0].sums[LOGGED_IN] > 0;
+}
+
 /* Starts the workers, and waits for them. Returns the exit status, also in each worker. */
 static int run_crowd(struct crowd *c)
 {
-	int i, started = 0;
+	int result;
 
-	for (i = 0; i < c->worker_count && started == 0; i++)
-		started = start_worker(c, i);
-	if (started > 0)
-		return run_worker(c->workers + i - 1);
-	if (started < 0) {
-		perror("jumperbot");
-		c->workers[i - 1].pid = 0;
-		c->failed = interrupted = 1;
-	}
-	watch(c);
+	do {
+		while (may_start(c)) {
+			result = start_worker(c);
+			if (result > 0)
+				return run_worker(c->workers + c->started);
+			if (result < 0) {
+				perror("jumperbot");
+				c->failed = interrupted = 1;
+			}
+		}
+		show(c);
+	} while (watch(c) > 0);
 	return summarize(c);
 }
 
@@ -1062,8 +1071,12 @@ int main(int argc, char **argv)
 		.bots = 10, .rooms = 10, .rate = 50, .factor = 1
 	};
 	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-	int status;
+	int status, fd;
 
+	do /* if an output is closed, no pipe must take its place */
+		fd = open("/dev/null", O_RDONLY);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	close(fd);
 	c.start = c.shown_at = now_us();
 	c.run = (unsigned long long)c.start << 22 | ((unsigned)getpid() & 0x3FFFFF);
 	c.seed = (int)(c.run % INT_MAX);

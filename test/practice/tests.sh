@@ -304,7 +304,7 @@ same_choices() {
 process_dies() {
 	start crowd few_descriptors "$jumperbot" -p "$PORT" -n 60 -r 5 -a 1000 -i 20 -v
 	pid=$!
-	wait_for 10 first_child && kill -KILL "$child" && wait_for 10 says 'bots 0 to 29 was killed by signal 9' "$tmp/crowd.err" &&
+	wait_for 10 second_child && kill -KILL "$child" && wait_for 10 says 'bots 0 to 29 was killed by signal 9' "$tmp/crowd.err" &&
 		wait_for 30 others_speak
 	heard=$?
 	kill $pid
