@@ -41,6 +41,7 @@ enum {
 	MAX_PAUSE = 60000,    /* ms; the longest pause, if rooms refuse us or the server is busy */
 	TICK = 1000000,       /* us from one report to the next */
 	MAX_LAG = 50,         /* ms; if the loop is later than this, the figures are too high */
+	LOCKED = 3000,        /* ms of pauses while a room may be locked; later it is missing */
 	SPARE = 24,           /* descriptors of a process that are not for bots or workers */
 	FIRST = 5,            /* bots that log in first; the others wait until one of them is in */
 	MAX_PHRASES = 9,      /* that a bot says in a room */
@@ -437,10 +438,11 @@ static int throttled(struct bot *b, const struct xml_elem *stanza)
 
 /* S: <presence from='...' type='error'><error type='cancel'><conflict .../></error></presence>
  * The nick is taken, or we are not welcome (XEP-0045 section 7.2). Or item-not-found: perhaps
- * whoever opened the room has not unlocked it yet. So the first one in a row does not count. */
+ * whoever opened the room has not unlocked it yet. So the first two in a row do not count. */
 static void not_entered(struct bot *b, const struct xml_elem *presence)
 {
-	int locked = !strcmp(xmpp_error_condition(presence), "item-not-found") && b->slow == 0;
+	int locked = !strcmp(xmpp_error_condition(presence), "item-not-found")
+	             && b->slow < LOCKED;
 
 	if (!throttled(b, presence) && !locked)
 		refuse(b, presence);
