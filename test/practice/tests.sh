@@ -63,7 +63,8 @@ crowd_until() { # crowd_until COMMAND OPTION...
 
 # Counts what is in the trace, so far.
 phrases_said() { grep -c '^C([^)]*): <message' "$tmp/crowd.err"; }
-bots_in_room() { grep "^S([^)]*): <presence .*code='110'" "$tmp/crowd.err" | cut -d : -f 1 | sort -u | wc -l; }
+bots_in_room() { count_in_room <"$tmp/crowd.err"; }
+count_in_room() { grep "^S([^)]*): <presence .*code='110'" | cut -d : -f 1 | sort -u | wc -l; }
 
 # Does the summary say that? name=value is that, name:n at least that much.
 tells() { # tells EXPECTATION...
@@ -145,7 +146,8 @@ is_answered() {
 }
 
 answers() {
-	within 1 "$tmp/pedantic/say" "$PORT" juliet echobot@localhost hello >"$tmp/said" && says 'answers: hello' "$tmp/said"
+	within 1 "$tmp/pedantic/say" "$PORT" juliet echobot@localhost hello >"$tmp/said" &&
+		says 'answers: hello' "$tmp/said"
 }
 
 # What is printed must not go into the stream. The exit status tells that something was not printed.
@@ -281,7 +283,9 @@ one_of_three() {
 		says '^jumperbot_0: .*not-authorized' "$tmp/crowd.err" && says '^jumperbot_2: .*not-authorized' "$tmp/crowd.err"
 }
 
-one_is_in() { [ "$(bots_in_room)" -eq 1 ] && [ "$(grep -c ': .*not-authorized' "$tmp/crowd.err")" -ge 2 ]; }
+one_is_in() {
+	[ "$(bots_in_room)" -eq 1 ] && [ "$(grep -c ': .*not-authorized' "$tmp/crowd.err")" -ge 2 ]
+}
 
 choices() { # choices SEED: the first ten things that jumperbot_0 did
 	crowd_until ten_choices -v -n 2 -r 50 -i 1000 -s "$1" && things_done | head -n 10

@@ -225,7 +225,8 @@ half_refused() {
 }
 
 half_are_in() {
-	[ "$(phrases_said)" -ge 40 ] && [ "$(bots_in_room)" -ge 10 ] && [ "$(grep -c '^jumperbot_20[0-9]: .*not-authorized' "$tmp/crowd.err")" -ge 10 ]
+	[ "$(phrases_said)" -ge 40 ] && [ "$(bots_in_room)" -ge 10 ] &&
+		[ "$(grep -c '^jumperbot_20[0-9]: .*not-authorized' "$tmp/crowd.err")" -ge 10 ]
 }
 
 # The server ends in mid-run, and there is another one on its port: all come back.
@@ -248,9 +249,7 @@ server_is_replaced() {
 }
 
 # Looks at what came behind line $before.
-all_in_again() {
-	[ "$(tail -n +$((before + 1)) "$tmp/crowd.err" | grep "^S([^)]*): <presence .*code='110'" | cut -d : -f 1 | sort -u | wc -l)" -eq 100 ]
-}
+all_in_again() { [ "$(tail -n +$((before + 1)) "$tmp/crowd.err" | count_in_room)" -eq 100 ]; }
 
 test_crowds() {
 	check "$what: 10 jumperbots" happy_crowd 10 80 -i 100
@@ -266,7 +265,7 @@ test_many() { check "$what: 1,100 jumperbots" great_crowd; }
 great_crowd() {
 	crowd_until all_logged_in_twice -n 1100 -r 110 -a 75 -i 2 -m
 	status=$?
-	[ $status -eq 0 ] || { echo "exit status $status"; tail -n 40 "$tmp/crowd.out" "$tmp/crowd.err"; return 1; }
+	[ $status -eq 0 ] || { echo "exit status $status"; tail -n 40 "$tmp"/crowd.*; return 1; }
 	all_is_well 1100 1100
 }
 
