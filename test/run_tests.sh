@@ -219,7 +219,8 @@ report_group() { # report_group GROUP
 	log=$top/$1.log
 	if [ ! -e "$top/$1.counts" ]; then # some command has ended the shell
 		echo '0 1 0' >"$top/$1.counts"
-		{ echo "FAIL - $1 ended early:"; sed 's/^/    /' "$log"; } >"$log.2" && mv "$log.2" "$log"
+		{ echo "FAIL - $1 ended early:"; sed 's/^/    /' "$log"; } >"$log.2"
+		mv "$log.2" "$log"
 	fi
 	read -r good bad left <"$top/$1.counts"
 	show_line ''
@@ -227,7 +228,8 @@ report_group() { # report_group GROUP
 		$(($(now) - $(cat "$top/$1.start")))
 	if [ -n "$verbose" ]; then cat "$log"; else sed -n '/^FAIL - /p; /^    /p' "$log"; fi
 	sed -n 's/^skip - /    /p' "$log" >>"$top/skipped"
-	all_passed=$((all_passed + good)) all_failed=$((all_failed + bad)) all_skipped=$((all_skipped + left))
+	all_passed=$((all_passed + good)) all_failed=$((all_failed + bad))
+	all_skipped=$((all_skipped + left))
 	ended=$((ended + 1))
 }
 
@@ -258,7 +260,9 @@ show_line() {
 states() {
 	printf '%s of %s groups' $ended $number_of_groups
 	for entry in $running; do
-		read -r count what <"$top/${entry%:*}.state" && printf ' | %s %s: %.28s' "${entry%:*}" "$count" "$what"
+		group_name=${entry%:*}
+		read -r count what <"$top/$group_name.state" &&
+			printf ' | %s %s: %.28s' "$group_name" "$count" "$what"
 	done
 }
 
@@ -317,7 +321,10 @@ for group in "${@:-all}"; do
 	case " all $all_groups ports soak " in
 	" $group "*) groups="$groups $all_groups" ;;
 	*" $group "*) groups="$groups $group" ;;
-	*) echo "run_tests.sh: no group $group; there are: all $all_groups ports soak" >&2; exit 2 ;;
+	*)
+		echo "run_tests.sh: no group $group; there are: all $all_groups ports soak" >&2
+		exit 2
+		;;
 	esac
 done
 

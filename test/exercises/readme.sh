@@ -151,7 +151,10 @@ can_run() { # can_run COMMAND
 	./*) return 0 ;;
 	esac
 	for word in ${1%% *} $(printf '%s\n' "$1" | sed -n 's/.*| *\([a-z0-9_]*\).*/\1/p'); do
-		command -v "$word" >/dev/null || { skip "$(echo "$1" | sed "s/$PORT/5222/")" "$word is not installed" "$(package "$word")"; return 1; }
+		if ! command -v "$word" >/dev/null; then
+			skip "$(echo "$1" | sed "s/$PORT/5222/")" "$word is not installed" "$(package "$word")"
+			return 1
+		fi
 	done
 }
 
@@ -192,5 +195,6 @@ cat README test/exercises/README >"$tmp/all"
 check "the practice server finds a port" find_port && check "the tree is copied" copy_tree && follow <"$tmp/all"
 for terminal in $terminals; do
 	pid=$(get pid "$terminal")
-	[ -z "$pid" ] || ! gone "$pid" || forget "$pid" # or at the end we might kill another one of that number
+	# Its number may soon be that of another process, which we would stop at the end.
+	[ -z "$pid" ] || ! gone "$pid" || forget "$pid"
 done

@@ -46,24 +46,25 @@ stop_practice() {
 
 # ------------------------------------------------------------- Jumperbots
 
-# Runs some until the command is true, at most a minute, and ends them. The trace
-# goes to $tmp/crowd.err, the summary to $tmp/crowd.out. $pid is what runs.
+# Runs some until the command is true, at most a minute or two, and ends them. The
+# trace goes to $tmp/crowd.err, the summary to $tmp/crowd.out. $pid is what runs.
 crowd_until() { # crowd_until COMMAND OPTION...
 	enough=$1
 	shift
-	start crowd "$jumperbot" -v -p "$PORT" "$@"
-	pid=$!
-	wait_for 60 ended_or_enough
+	start crowd "$jumperbot" -p "$PORT" "$@"
+	pid=$! deadline=$(($(now) + 100))
+	until $enough || gone $pid || [ "$(now)" -ge $deadline ]; do
+		sleep 0.05
+	done
 	kill $pid 2>/dev/null
 	wait_for 30 gone $pid || kill -KILL $pid
 	forget $pid
 }
 
-ended_or_enough() { gone $pid || $enough; }
-
 # Counts what is in the trace, so far.
 phrases_said() { grep -c '^C([^)]*): <message' "$tmp/crowd.err"; }
-bots_in_room() { grep "^S([^)]*): <presence .*code='110'" "$tmp/crowd.err" | cut -d : -f 1 | sort -u | wc -l; }
+bots_in_room() { count_in_room <"$tmp/crowd.err"; }
+count_in_room() { grep "^S([^)]*): <presence .*code='110'" | cut -d : -f 1 | sort -u | wc -l; }
 
 # Does the summary say that? name=value is that, name:n at least that much.
 tells() { # tells EXPECTATION...
@@ -86,7 +87,7 @@ all_is_well() { # all_is_well BOTS PHRASES
 happy_crowd() { # happy_crowd BOTS PHRASES OPTION...
 	bots=$1 phrases=$2
 	shift 2
-	crowd_until all_have_spoken -n "$bots" "$@"
+	crowd_until all_have_spoken -v -n "$bots" "$@"
 	status=$?
 	[ $status -eq 0 ] || { echo "exit status $status"; cat "$tmp/crowd.out"; crowd_complains; return 1; }
 	all_is_well "$bots" "$phrases"
@@ -145,7 +146,8 @@ is_answered() {
 }
 
 answers() {
-	within 1 "$tmp/pedantic/say" "$PORT" juliet echobot@localhost hello >"$tmp/said" && says 'answers: hello' "$tmp/said"
+	within 1 "$tmp/pedantic/say" "$PORT" juliet echobot@localhost hello >"$tmp/said" &&
+		says 'answers: hello' "$tmp/said"
 }
 
 # What is printed must not go into the stream. The exit status tells that something was not printed.
@@ -231,7 +233,7 @@ few_descriptors() { ulimit -n 64 && exec "$@"; }
 # They would have a lot to say, if they could.
 listeners() {
 	bots=3 phrases=0
-	crowd_until all_have_spoken -n 3 -i 1000 -l && tells entered=3 sent=0
+	crowd_until all_have_spoken -v -n 3 -i 1000 -l && tells entered=3 sent=0
 }
 
 # Who is not in by then makes it status 1.
@@ -281,14 +283,16 @@ quick_end() {
 gone_by_signal() { ! kill -TERM "$1" 2>/dev/null; }
 
 one_of_three() {
-	! crowd_until one_is_in -n 3 -i 20 && tells entered=1 refused=2 lost=0 &&
+	! crowd_until one_is_in -v -n 3 -i 20 && tells entered=1 refused=2 lost=0 &&
 		says '^jumperbot_0: .*not-authorized' "$tmp/crowd.err" && says '^jumperbot_2: .*not-authorized' "$tmp/crowd.err"
 }
 
-one_is_in() { [ "$(bots_in_room)" -eq 1 ] && [ "$(grep -c ': .*not-authorized' "$tmp/crowd.err")" -ge 2 ]; }
+one_is_in() {
+	[ "$(bots_in_room)" -eq 1 ] && [ "$(grep -c ': .*not-authorized' "$tmp/crowd.err")" -ge 2 ]
+}
 
 choices() { # choices SEED: the first ten things that jumperbot_0 did
-	crowd_until ten_choices -n 2 -r 50 -i 1000 -s "$1" && things_done | head -n 10
+	crowd_until ten_choices -v -n 2 -r 50 -i 1000 -s "$1" && things_done | head -n 10
 }
 
 ten_choices() { [ "$(things_done | wc -l)" -ge 10 ]; }

@@ -2,8 +2,8 @@
 
 # -------------------------------------------------------- Real servers, or not
 
-takes_prosody() { if [ -z "$(why_not prosody)" ]; then echo 110; else echo 0; fi; }
-takes_ejabberd() { if [ -z "$(why_not ejabberd)" ]; then echo 110; else echo 0; fi; }
+takes_prosody() { if [ -z "$(why_not prosody)" ]; then echo 130; else echo 0; fi; }
+takes_ejabberd() { if [ -z "$(why_not ejabberd)" ]; then echo 130; else echo 0; fi; }
 takes_soak() { echo 1800; }
 
 group_prosody() { group_server prosody; }
@@ -59,7 +59,7 @@ group_server() { # group_server SERVER
 		skip "$1 through a tunnel" "openssl is not installed" openssl
 	fi
 	on_server test_crowds "$1" AUTH=both USERS=200
-	on_server test_many "$1" AUTH=plain USERS=1500
+	on_server test_many "$1" AUTH=plain USERS=1100
 	on_server test_comeback "$1" USERS=100
 	on_server test_faults "$1" USERS=20
 	on_server test_registration "$1" REGISTER=yes
@@ -218,14 +218,15 @@ test_memory() {
 
 # Half of them have no account, and are told so once each.
 half_refused() {
-	crowd_until half_are_in -n 20 -f 190 -i 50
+	crowd_until half_are_in -v -n 20 -f 190 -i 50
 	status=$?
 	tells bots=20 entered=10 refused=10 lost=0 unheard=0 sent:40 &&
 		[ $status -eq 1 ] && [ "$(grep -c '^jumperbot_20[0-9]: .*not-authorized' "$tmp/crowd.err")" -eq 10 ]
 }
 
 half_are_in() {
-	[ "$(phrases_said)" -ge 40 ] && [ "$(bots_in_room)" -ge 10 ] && [ "$(grep -c '^jumperbot_20[0-9]: .*not-authorized' "$tmp/crowd.err")" -ge 10 ]
+	[ "$(phrases_said)" -ge 40 ] && [ "$(bots_in_room)" -ge 10 ] &&
+		[ "$(grep -c '^jumperbot_20[0-9]: .*not-authorized' "$tmp/crowd.err")" -ge 10 ]
 }
 
 # The server ends in mid-run, and there is another one on its port: all come back.
@@ -248,9 +249,7 @@ server_is_replaced() {
 }
 
 # Looks at what came behind line $before.
-all_in_again() {
-	[ "$(tail -n +$((before + 1)) "$tmp/crowd.err" | grep "^S([^)]*): <presence .*code='110'" | cut -d : -f 1 | sort -u | wc -l)" -eq 100 ]
-}
+all_in_again() { [ "$(tail -n +$((before + 1)) "$tmp/crowd.err" | count_in_room)" -eq 100 ]; }
 
 test_crowds() {
 	check "$what: 10 jumperbots" happy_crowd 10 80 -i 100
@@ -259,7 +258,19 @@ test_crowds() {
 	check_program "$what: jumperbots meet somebody" "$python" test/servers/room_client.py "$PORT" "$jumperbot" --owner
 }
 
-test_many() { check "$what: 1,500 jumperbots" happy_crowd 1500 1500 -r 150 -a 150; }
+# More than a process can watch with select(). A trace of so many would be too long
+# to look through again and again; the monitor prints a line each ten seconds.
+test_many() { check "$what: 1,100 jumperbots" great_crowd; }
+
+great_crowd() {
+	crowd_until all_logged_in_twice -n 1100 -r 110 -a 75 -i 2 -m
+	status=$?
+	[ $status -eq 0 ] || { echo "exit status $status"; tail -n 40 "$tmp"/crowd.*; return 1; }
+	all_is_well 1100 1100
+}
+
+all_logged_in_twice() { [ "$(grep -c ' 1100 logged in' "$tmp/crowd.out")" -ge 2 ]; }
+
 test_comeback() { check "$what: it restarts, and 100 jumperbots come back" all_come_back "USERS=100"; }
 
 test_registration() {

@@ -120,8 +120,9 @@ static int complain(const struct play *p, const struct step *s, const char *what
 	const char *name;
 	int n = base_name(p->file, &name);
 
-	printf("FAIL - %s%s%.*s, in chunks of %zu, %s:%d: %s %s\n", p->part ? p->part : "", p->part ? " + " : "",
-	       n, name, p->chunk, s ? s->file : p->file, s ? s->line : 0, what, detail);
+	printf("FAIL - %s%s%.*s, in chunks of %zu, %s:%d: %s %s\n",
+	       p->part ? p->part : "", p->part ? " + " : "", n, name, p->chunk,
+	       s ? s->file : p->file, s ? s->line : 0, what, detail);
 	return -1;
 }
 
@@ -265,14 +266,15 @@ static void load(struct play *p, const char *file)
 /* Puts what the client waits for where the disaster says so. */
 static void name_awaited(struct play *p, struct step *s)
 {
-	const char *at = strstr(s->text, "{awaited}");
+	static const char name[] = "{awaited}";
+	const char *at = strstr(s->text, name);
 	char *text;
 
 	if (!at)
 		return;
 	if (!p->awaited)
 		die("transcript: {awaited}, but the part does not say what");
-	text = must(print("%.*s%s%s", (int)(at - s->text), s->text, p->awaited, at + strlen("{awaited}")));
+	text = must(print("%.*s%s%s", (int)(at - s->text), s->text, p->awaited, at + strlen(name)));
 	free(s->text);
 	s->text = text;
 }
