@@ -623,7 +623,8 @@ on_server() { # on_server FUNCTION SERVER VARIABLE=VALUE...
 demo_works() {
 	mkdir -p "$tmp/demo"
 	TMPDIR=$tmp/demo within 60 sh test/demo.sh >"$tmp/demo.out" || return 1
-	says 'answers: O Romeo, Romeo! <Wherefore>' "$tmp/demo.out" && rmdir "$tmp/demo"
+	says 'answers: O Romeo, Romeo! <Wherefore>' "$tmp/demo.out" && says '^    entered  *10 ' "$tmp/demo.out" &&
+		says 'README, chapter 1' "$tmp/demo.out" && ! grep '^.\{81\}' "$tmp/demo.out" && rmdir "$tmp/demo"
 }
 
 test_practice() { # test_practice HOW
