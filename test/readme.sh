@@ -32,6 +32,7 @@ export LC_ALL
 
 elsewhere='make demo|test/run_tests.sh|test/bench.sh|test/soak.sh'
 terminals=
+patience=60 # seconds for a program to print what is expected; fewer once one has failed to
 
 # A port that a server was given and that is free again. It lies below those that
 # the system gives to others, who ask for any, while no server of ours has it.
@@ -71,7 +72,7 @@ is_printed() { # is_printed TERMINAL
 
 # Waits for that; who has ended will print no more.
 prints() { # prints TERMINAL
-	wait_for 60 settled "$1"
+	wait_for $patience settled "$1"
 	is_printed "$1"
 }
 
@@ -106,6 +107,7 @@ compare() {
 			cat "$tmp/$current.out"
 		} >"$tmp/log"
 		fail "$current\$ $(get command "$current")"
+		patience=2
 	fi
 	typed_into=$current
 	current=
@@ -125,7 +127,7 @@ look_at() { # look_at TEXT
 finish() { # finish TERMINAL
 	pid=$(get pid "$1")
 	[ -n "$pid" ] || return 0
-	wait_for 60 gone "$pid" || { echo "$(get command "$1") does not end" >"$tmp/log"; fail "$1"; kill -KILL "$pid"; }
+	wait_for $patience gone "$pid" || { echo "$(get command "$1") does not end" >"$tmp/log"; fail "$1"; kill -KILL "$pid"; }
 	forget "$pid"
 	eval "pid_$1="
 }
@@ -172,7 +174,7 @@ type_command() { # type_command TERMINAL COMMAND
 
 # Waits until the program has printed what precedes, and types a line into it.
 type_line() { # type_line TERMINAL TEXT
-	wait_for 60 settled "$1"
+	wait_for $patience settled "$1"
 	printf '%s\n' "$2" >&"$(get fd "$1")"
 }
 

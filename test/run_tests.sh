@@ -280,9 +280,9 @@ messages_are_explained() {
 limits_agree() {
 	tr '\n' ' ' <README >"$tmp/words"
 	wrong=0
-	while IFS='|' read -r name value words; do
-		grep -qE "^	$name = $value(,| )" xmpp.c xmlstream.c && grep -qF "$words" "$tmp/words" ||
-			{ echo "$name = $value, '$words'"; wrong=1; }
+	while IFS="|" read -r constant value words; do
+		grep -qE "^	$constant = $value(,| )" xmpp.c xmlstream.c && grep -qF "$words" "$tmp/words" ||
+			{ echo "$constant = $value, '$words'"; wrong=1; }
 	done <<-'END'
 	LOGIN_TIMEOUT|30000|not finished 30 s after the TCP connection
 	PING_AFTER|60000|after a minute of silence
