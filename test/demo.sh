@@ -30,7 +30,8 @@ join_tags() { # join_tags WIDTH
 # Prints a file with long lines broken between tags, or else between words. Long base64 is cut.
 show() { # show FILE
 	while IFS= read -r line; do
-		printf '%s\n' "$line" | sed 's/\([A-Za-z0-9+/]\{20\}\)[A-Za-z0-9+/]\{8,\}=*/\1.../; s/\([^ ]\)</\1\
+		printf '%s\n' "$line" |
+			sed 's/\([A-Za-z0-9+/]\{20\}\)[A-Za-z0-9+/]\{8,\}=*/\1.../; s/\([^ ]\)</\1\
 </g; s/>\([^< ]\)/>\
 \1/g' | join_tags $((width - 7)) | fold -s -w $((width - 7))
 	done <"$1" | sed -e 's/ *$//' | sed -e 's/^[CS]: /    &/' -e t -e 's/^/       /'
@@ -84,7 +85,8 @@ lines=$(wc -l <"$tmp/bot.trace")
 
 narrate "4. Juliet logs in, too, and speaks to echobot."
 "$tmp/say" "$port" juliet "$(sed -n 's/.*ready as //p' "$tmp/bot.out")" \
-	'O Romeo, Romeo! <Wherefore> art thou Romeo?' >"$tmp/say.out" 2>&1 || give_up "$(cat "$tmp/say.out")"
+	'O Romeo, Romeo! <Wherefore> art thou Romeo?' >"$tmp/say.out" 2>&1 ||
+	give_up "$(cat "$tmp/say.out")"
 show "$tmp/say.out"
 
 narrate "5. This is what echobot has received and sent. Then it closes its stream."
@@ -94,8 +96,9 @@ bot=
 tail -n +$((lines + 1)) "$tmp/bot.trace" >"$tmp/rest"
 show "$tmp/rest"
 
-narrate "6. Ten jumperbots hop between three rooms for three seconds, and talk ten times as much as usual."
-"$tmp/jumperbot" -p "$port" -n 10 -r 3 -i 10 -d 3 >"$tmp/summary" || give_up "not every jumperbot got in"
+narrate "6. Ten jumperbots hop between three rooms for three seconds, and talk a lot."
+"$tmp/jumperbot" -p "$port" -n 10 -r 3 -i 10 -d 3 >"$tmp/summary" ||
+	give_up "not every jumperbot got in"
 explain entered "bots that have been in a room"
 explain sent "phrases that the bots have said"
 explain heard "phrases that came back to the bot that had said them"

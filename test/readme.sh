@@ -18,8 +18,8 @@
 #
 # without indentation announces a quotation: the indented lines that follow, up to the next text or
 # command. It must be that function (or, without the parentheses, that table) from its first line to
-# its last, where ... stands for anything. Below the name of a transcript there are some of its lines.
-# dicebot.c is written by the reader, step by step; see write_bot().
+# its last, where ... stands for anything. Below the name of a transcript there are some of its
+# lines. dicebot.c is written by the reader, step by step; see write_bot().
 #
 # All this happens in a copy of the tree, with a free port instead of 5222. A command whose program
 # is not installed is skipped, with all that it would print. What takes long is run by others: see
@@ -39,13 +39,15 @@ patience=60 # seconds for a program to print what is expected; fewer once one ha
 find_port() {
 	compiles plain test/server.c || { cat "$tmp/warnings"; return 1; }
 	for attempt in 0 1 2 3 4; do
-		start_practice "$tmp/plain/server" -p $((10000 + ($$ + attempt * 1009) % 5000)) && stop_practice && return
+		free=$((10000 + ($$ + attempt * 1009) % 5000))
+		start_practice "$tmp/plain/server" -p $free && stop_practice && return
 	done
 	return 1
 }
 
 copy_tree() {
-	mkdir "$tmp/copy" && cp -r Makefile README ./*.[ch] test "$tmp/copy" && cd "$tmp/copy" || return 1
+	mkdir "$tmp/copy" && cp -r Makefile README ./*.[ch] test "$tmp/copy" &&
+		cd "$tmp/copy" || return 1
 	for file in xmpp.c test/server.c test/exercises/poke.c; do
 		sed "s/5222/$PORT/" "$file" >x && mv x "$file" || return 1
 	done
@@ -115,7 +117,8 @@ compare() {
 
 # Goes on with the program that ran before the text, if it still does.
 go_on() {
-	[ -n "$current" ] || [ -z "$typed_into" ] || gone "$(get pid "$typed_into")" || current=$typed_into
+	[ -n "$current" ] || [ -z "$typed_into" ] || gone "$(get pid "$typed_into")" ||
+		current=$typed_into
 }
 
 look_at() { # look_at TEXT
@@ -127,7 +130,11 @@ look_at() { # look_at TEXT
 finish() { # finish TERMINAL
 	pid=$(get pid "$1")
 	[ -n "$pid" ] || return 0
-	wait_for $patience gone "$pid" || { echo "$(get command "$1") does not end" >"$tmp/log"; fail "$1"; kill -KILL "$pid"; }
+	if ! wait_for $patience gone "$pid"; then
+		echo "$(get command "$1") does not end" >"$tmp/log"
+		fail "$1"
+		kill -KILL "$pid"
+	fi
 	forget "$pid"
 	eval "pid_$1="
 }
@@ -184,7 +191,11 @@ can_run() { # can_run COMMAND
 	fi
 	case $1 in
 	./*) return 0 ;;
-	'openssl kdf '*) openssl kdf -help >/dev/null 2>&1 || { skip "$1" "openssl is not installed, or too old"; return 1; } ;;
+	'openssl kdf '*)
+		openssl kdf -help >/dev/null 2>&1 && return
+		skip "$1" "openssl is not installed, or too old"
+		return 1
+		;;
 	esac
 	for word in ${1%% *} $(printf '%s\n' "$1" | sed -n 's/.*| *\([a-z0-9_]*\).*/\1/p'); do
 		command -v "$word" >/dev/null || { skip "$1" "$word is not installed"; return 1; }
@@ -223,9 +234,9 @@ compare_transcript() { # compare_transcript FILE
 	[ -s "$tmp/quoted" ] && ! grep -vxF -f "$1" "$tmp/quoted"
 }
 
-# Does to dicebot.c what the reader is told to do. The first quotation is the whole file. Each of the
-# others is a function of test/exercises/dicebot.c, which replaces the one in the file, or is put
-# before main(). The last one makes the two files equal.
+# Does to dicebot.c what the reader is told to do. The first quotation is the whole file. Each of
+# the others is a function of test/exercises/dicebot.c, which replaces the one in the file, or is
+# put before main(). The last one makes the two files equal.
 write_bot() { # write_bot NAME
 	if [ "$1" = new ]; then
 		cp "$tmp/quoted" dicebot.c
@@ -237,7 +248,10 @@ write_bot() { # write_bot NAME
 		definition test/exercises/dicebot.c "$1"
 		[ "$1" = "main()" ] || sed -n '/^int main/,$p' dicebot.c
 	} >x && mv x dicebot.c
-	[ "$1" != "main()" ] || [ "$(squeeze <dicebot.c)" = "$(squeeze <test/exercises/dicebot.c)" ] || { cat dicebot.c; return 1; }
+	if [ "$1" = "main()" ]; then
+		cat dicebot.c
+		[ "$(squeeze <dicebot.c)" = "$(squeeze <test/exercises/dicebot.c)" ]
+	fi
 }
 
 # Begins a quotation if the line announces one.
@@ -261,7 +275,7 @@ end_quotation() {
 
 # ---------------------------------------------------------- From top to bottom
 
-# One command or the lines that it may print, without the four spaces.
+# Handles a command, or a line that it prints.
 take_line() { # take_line LINE
 	case $1 in
 	[a-z]*'$ '*)
@@ -278,7 +292,7 @@ take_line() { # take_line LINE
 	esac
 }
 
-# All code must be announced: that is what ends in a semicolon.
+# Follows the text that it reads. A line that ends in a semicolon is code, which must be announced.
 follow() {
 	current='' typed_into='' quoted=''
 	while IFS= read -r line; do
@@ -313,14 +327,16 @@ follow() {
 	end_quotation
 }
 
-# What chapter 1 does with poke can be done with that command, too: then the first line is typed.
+# Prints chapter 1 with that command instead of poke, and the header that one must type then.
 by_hand() { # by_hand COMMAND
-	printf '    %s\n' 'server$ ./server' 'server: listening on port 5222' 'bot$ ./echobot' 'echobot: ready as ...'
+	header="<stream:stream to='localhost' version='1.0' xmlns='jabber:client'"
+	header="$header xmlns:stream='http://etherx.jabber.org/streams'>"
+	printf '    %s\n' 'server$ ./server' 'server: listening on port 5222'
+	printf '    %s\n' 'bot$ ./echobot' 'echobot: ready as ...'
 	echo "With $1:"
-	sed -n '/^1  POKE/,/^2  /{/cc -o/d; s/^    \(you\$ \)\.\/poke$/    \1^C\
-    \1COMMAND\
-    > HEADER/; p;}' README | sed "s|COMMAND|$1|; s|HEADER|<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
-xmlns:stream='http://etherx.jabber.org/streams'>|"
+	sed -n '/^1  POKE/,/^2  /p' README | sed "/cc -o/d; s|^    you\\\$ \./poke\$|    you\$ ^C\\
+    you\$ $1\\
+    > $header|"
 	printf '    %s\n' 'you$ ^C' 'server$ ^C'
 }
 

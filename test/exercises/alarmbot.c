@@ -14,7 +14,8 @@ static void set_alarm(struct xmpp *x, const struct xml_elem *message)
 	const char *from = xml_get(message, "from");
 	int seconds, start = 0;
 
-	if (!from || !body || xml_has(message, "type", "error") || xml_has(message, "type", "groupchat"))
+	if (!from || !body || xml_has(message, "type", "error")
+	    || xml_has(message, "type", "groupchat"))
 		return;
 	if (sscanf(body->text, "in %4d %n", &seconds, &start) != 1 || start == 0 || seconds < 0)
 		return;
@@ -32,7 +33,9 @@ static void ring(struct xmpp *x)
 
 int main(void)
 {
-	struct xmpp_options options = {.user = "alarmbot", .password = "alarmbot", .host = "localhost"};
+	struct xmpp_options options = {
+		.user = "alarmbot", .password = "alarmbot", .host = "localhost"
+	};
 	struct xmpp *bot = xmpp_new(&options);
 	struct alarm alarm;
 

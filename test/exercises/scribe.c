@@ -25,7 +25,8 @@ static void look_around(struct xmpp *x, const struct xml_elem *presence)
 	fflush(stdout);
 }
 
-/* S: <message from='tea@conference.localhost/alice' type='groupchat'><body>Hello</body></message> */
+/* S: <message from='tea@conference.localhost/alice' type='groupchat'>
+ *      <body>Hello</body></message> */
 static void write_down(struct xmpp *x, const struct xml_elem *message)
 {
 	const struct xml_elem *body = xml_child(message, "body", NULL);

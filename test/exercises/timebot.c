@@ -19,7 +19,9 @@ static void tell_time(struct xmpp *x, const struct xml_elem *message)
 
 int main(void)
 {
-	struct xmpp_options options = {.user = "timebot", .password = "timebot", .host = "localhost"};
+	struct xmpp_options options = {
+		.user = "timebot", .password = "timebot", .host = "localhost"
+	};
 	struct xmpp *bot = xmpp_new(&options);
 
 	if (!bot)
