@@ -1,65 +1,50 @@
-/* alarmbot.c - "in 5 tea" makes it say "tea" five seconds later, to one person at
- * a time. Exercise 2: a timer. */
+/* alarmbot.c - "in 5 tea" makes it say "tea" five seconds later. It keeps one alarm at a time; a
+ * new one replaces the old one. Exercise 2: a timer. */
 #include "xmpp.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 struct alarm {
-	char *to, *text;        /* NULL when there is none */
+	char to[4000], text[200]; /* a JID has at most 3,071 bytes */
 };
 
-static char *copy(const char *s)
-{
-	char *c = malloc(strlen(s) + 1);
-
-	return c ? memcpy(c, s, strlen(s) + 1) : NULL;
-}
-
-static void clear(struct alarm *a)
-{
-	free(a->to);
-	free(a->text);
-	a->to = a->text = NULL;
-}
-
-/* The message is gone when this returns: what the alarm needs is copied. */
+/* The message is freed when this returns, so what the alarm needs is copied. */
 static void set_alarm(struct xmpp *x, const struct xml_elem *message)
 {
-	struct alarm *a = x->data;
+	struct alarm *alarm = x->data;
 	const struct xml_elem *body = xml_child(message, "body", NULL);
-	const char *from = xml_get(message, "from"), *type = xml_get(message, "type");
-	int seconds, n = 0;
+	const char *from = xml_get(message, "from");
+	int seconds, start = 0;
 
-	if (!from || !body || (type && strcmp(type, "chat")))
+	if (!from || !body || xml_has(message, "type", "error")
+	    || xml_has(message, "type", "groupchat"))
 		return;
-	if (sscanf(body->text, "in %4d %n", &seconds, &n) != 1 || n == 0 || seconds < 0)
+	if (sscanf(body->text, "in %4d %n", &seconds, &start) != 1 || start == 0 || seconds < 0)
 		return;
-	clear(a);
-	a->to = copy(from);
-	a->text = copy(body->text + n);
+	snprintf(alarm->to, sizeof alarm->to, "%s", from);
+	snprintf(alarm->text, sizeof alarm->text, "%s", body->text + start);
 	xmpp_wake_after(x, 1000L * seconds);
 }
 
 static void ring(struct xmpp *x)
 {
-	struct alarm *a = x->data;
+	const struct alarm *alarm = x->data;
 
-	if (a->to && a->text)
-		xmpp_message(x, a->to, "chat", a->text);
-	clear(a);
+	xmpp_message(x, alarm->to, "chat", alarm->text);
 }
 
 int main(void)
 {
-	struct xmpp_options options = {.user = "alarmbot", .password = "alarmbot", .host = "localhost"};
-	struct alarm alarm = {NULL, NULL};
+	struct xmpp_options options = {
+		.user = "alarmbot", .password = "alarmbot", .host = "localhost"
+	};
 	struct xmpp *bot = xmpp_new(&options);
+	struct alarm alarm;
 
 	if (!bot)
 		return 1;
 	bot->on_message = set_alarm;
 	bot->on_wake = ring;
 	bot->data = &alarm;
-	return xmpp_run(&bot, 1) ? 1 : 0;
+	xmpp_run(&bot, 1);
+	xmpp_free(bot);
+	return 0;
 }

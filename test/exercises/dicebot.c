@@ -1,35 +1,47 @@
 #include "xmpp.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
-static void roll(struct xmpp *x, const struct xml_elem *message)
+static void answer(struct xmpp *x, const struct xml_elem *message)
 {
 	const struct xml_elem *body = xml_child(message, "body", NULL);
 	const char *from = xml_get(message, "from");
-	const char *type = xml_get(message, "type");
 	int dice, sides, sum = 0;
+	char text[40];
 
-	if (!from || !body || (type && !strcmp(type, "error")))
+	if (!from || !body || xml_has(message, "type", "error"))
 		return;
-	if (sscanf(body->text, "/roll %2dd%3d", &dice, &sides) < 2)
+	if (sscanf(body->text, "/roll %2dd%3d", &dice, &sides) < 2 || sides < 1)
 		return;
 	while (dice-- > 0)
-		sum += sides > 0 ? 1 + rand() % sides : 0;
-	xmpp_send(x, "<message to='%s'><body>%d</body></message>", from, sum);
+		sum += 1 + rand() % sides;
+	snprintf(text, sizeof text, "You have rolled %d.", sum);
+	xmpp_message(x, from, "chat", text);
+}
+
+static void tell_end(struct xmpp *x, const char *reason)
+{
+	printf("ended: %s\n", reason ? reason : "as I wished");
+	if (xmpp_retry_in(x) >= 0)
+		printf("trying again in %ld ms\n", xmpp_retry_in(x));
+	fflush(stdout);
 }
 
 int main(void)
 {
 	struct xmpp_options options = {
-		.user = "dicebot", .password = "dicebot", .host = "localhost"
+		.user = "dicebot", .password = "dicebot", .host = "localhost",
+		.reconnect = 1
 	};
 	struct xmpp *bot = xmpp_new(&options);
 
 	if (!bot)
 		return 1;
 	srand((unsigned)time(NULL));
-	bot->on_message = roll;
-	return xmpp_run(&bot, 1) ? 1 : 0;
+	bot->on_message = answer;
+	bot->on_close = tell_end;
+	xmpp_run(&bot, 1);
+	xmpp_free(bot);
+	return 0;
 }

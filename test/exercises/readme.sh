@@ -1,51 +1,67 @@
-# readme.sh - does what the README says, and then that of the exercises, and compares.
-# Sourced by tests.sh.
+# readme.sh - does what README and test/exercises/README say, and compares. Sourced by tests.sh.
 #
-# There a line like
+# A line like
 #
 #     server$ ./server -v
 #
-# is typed into the terminal called "server"; the indented lines that follow, up to
-# the next text, are what it prints, where ... stands for anything, and white space
-# does not count.
-# "> text" is typed into the program that runs there, and ^C is that key.
-# A program that is still running when something else is typed into its terminal
-# must end by itself first.
+# is typed into the terminal called "server". The indented lines that follow, up to the next text,
+# are what it prints. There, ... stands for anything, and white space does not count. "> text" is
+# typed into the program that runs there, once it has printed what precedes. ^C is that key. The
+# text "Look at bot$:" announces what the program in the terminal "bot" prints without being typed
+# to. A program that is still running when something else is typed into its terminal must end by
+# itself first.
 #
-# All this happens in a copy of the tree, where the port is a free one instead of
-# 5222. A program that is not installed is skipped, with all that it would print.
-# What takes long is run by others: see `elsewhere`.
+# A line like
+#
+#     xmpp.c, flush():
+#
+# without indentation announces a quotation: the indented lines that follow, up to the next text or
+# command. It must be that function (or, without the parentheses, that table) from its first line to
+# its last, where ... stands for anything. Below the name of a transcript there are some of its
+# lines. dicebot.c is written by the reader, step by step; see write_bot().
+#
+# All this happens in a copy of the tree, with a free port instead of 5222. A command whose program
+# is not installed is skipped, with all that it would print. What takes long is run by others: see
+# `elsewhere`.
 LC_ALL=C
 export LC_ALL
 elsewhere='make demo|test/run_tests.sh|test/bench/bench.sh'
 terminals=
+patience=60 # seconds for a program to print what is expected; fewer once one has failed to
 
 # A port that a server was given and that is free again. It lies below those that
 # the system gives to others, who ask for any, while no server of ours has it.
 find_port() {
 	compiles plain test/practice/server.c || { cat "$tmp/warnings"; return 1; }
 	for attempt in 0 1 2 3 4; do
-		start_practice "$tmp/plain/server" -p $((10000 + ($$ + attempt * 1009) % 5000)) && stop_practice && return
+		free=$((10000 + ($$ + attempt * 1009) % 5000))
+		start_practice "$tmp/plain/server" -p $free && stop_practice && return
 	done
 	return 1
 }
 
 copy_tree() {
-	mkdir "$tmp/copy" && cp -r Makefile README ./*.[ch] test "$tmp/copy" && cd "$tmp/copy" &&
-		sed "s/5222/$PORT/" xmpp.c >x && mv x xmpp.c && sed "s/5222/$PORT/" test/practice/server.c >x && mv x test/practice/server.c
+	mkdir "$tmp/copy" && cp -r Makefile README ./*.[ch] test "$tmp/copy" &&
+		cd "$tmp/copy" || return 1
+	for file in xmpp.c test/practice/server.c test/exercises/poke.c; do
+		sed "s/5222/$PORT/" "$file" >x && mv x "$file" || return 1
+	done
 }
 
 get() { eval "echo \"\${$1_$2:-}\""; }
 
-# The text without white space, on standard output.
+# Prints the text that it reads without white space.
 squeeze() { tr -d ' \t\n\r'; }
+
+# Prints a regular expression for the text that it reads, where ... stands for anything.
+to_pattern() { squeeze | sed 's/[].[*^$\\/]/\\&/g; s/\\\.\\\.\\\./.*/g'; }
 
 # Has the terminal printed what is expected? Its program must end for all of it
 # to be there; one that runs on may print more.
 is_printed() { # is_printed TERMINAL
 	end=
 	gone "$(get pid "$1")" && end='$'
-	pattern=$(squeeze <"$tmp/$1.want" | sed 's/[].[*^$\\/]/\\&/g; s/\\\.\\\.\\\./.*/g')
+	pattern=$(to_pattern <"$tmp/$1.want")
 	squeeze <"$tmp/$1.out" | grep -q "^$pattern$end" && return
 	# printed nothing, and nothing was to be printed
 	[ -z "$pattern" ] && [ ! -s "$tmp/$1.out" ]
@@ -53,7 +69,7 @@ is_printed() { # is_printed TERMINAL
 
 # Waits for that; who has ended will print no more.
 prints() { # prints TERMINAL
-	wait_for 60 settled "$1"
+	wait_for $patience settled "$1"
 	is_printed "$1"
 }
 
@@ -88,6 +104,7 @@ compare() {
 			cat "$tmp/$current.out"
 		} >"$tmp/log"
 		fail "$current\$ $(get command "$current")"
+		patience=2
 	fi
 	typed_into=$current
 	current=
@@ -95,22 +112,36 @@ compare() {
 
 # Goes on with the program that ran before the text, if it still does.
 go_on() {
-	[ -n "$current" ] || [ -z "$typed_into" ] || gone "$(get pid "$typed_into")" || current=$typed_into
+	[ -n "$current" ] || [ -z "$typed_into" ] || gone "$(get pid "$typed_into")" ||
+		current=$typed_into
+}
+
+look_at() { # look_at TEXT
+	current=${1#Look at } current=${current%\$:}
+	[ -n "$(get pid "$current")" ] || current=
 }
 
 # Waits for the end of what runs in that terminal.
 finish() { # finish TERMINAL
 	pid=$(get pid "$1")
 	[ -n "$pid" ] || return 0
-	wait_for 60 gone "$pid" || { echo "$(get command "$1") does not end" >"$tmp/log"; fail "$1"; kill -KILL "$pid"; }
+	if ! wait_for $patience gone "$pid"; then
+		echo "$(get command "$1") does not end" >"$tmp/log"
+		fail "$1"
+		kill -KILL "$pid"
+	fi
 	forget "$pid"
 	eval "pid_$1="
 }
 
-# In what a shell runs in the background, INT is ignored, if it has no handler.
+# What a shell runs in the background ignores INT, unless it has a handler. One signal is enough:
+# after two the server does not close its streams.
 interrupt() { # interrupt TERMINAL
 	[ -n "$(get pid "$1")" ] || return
-	kill -INT "$(get pid "$1")" && kill -TERM "$(get pid "$1")" 2>/dev/null
+	case $(get command "$1") in
+	./echobot* | ./jumperbot* | ./server*) kill -INT "$(get pid "$1")" 2>/dev/null ;;
+	*) kill -TERM "$(get pid "$1")" 2>/dev/null ;;
+	esac
 	finish "$1"
 }
 
@@ -143,12 +174,23 @@ type_command() { # type_command TERMINAL COMMAND
 	esac
 }
 
+# Waits until the program has printed what precedes, and types a line into it.
+type_line() { # type_line TERMINAL TEXT
+	wait_for $patience settled "$1"
+	printf '%s\n' "$2" >&"$(get fd "$1")"
+}
+
 can_run() { # can_run COMMAND
 	if echo "$1" | grep -qE "^($elsewhere)"; then
 		return 1
 	fi
 	case $1 in
 	./*) return 0 ;;
+	'openssl kdf '*)
+		openssl kdf -help >/dev/null 2>&1 && return
+		skip "$1" "openssl is not installed, or too old"
+		return 1
+		;;
 	esac
 	for word in ${1%% *} $(printf '%s\n' "$1" | sed -n 's/.*| *\([a-z0-9_]*\).*/\1/p'); do
 		if ! command -v "$word" >/dev/null; then
@@ -160,39 +202,167 @@ can_run() { # can_run COMMAND
 
 package() { if [ "$1" = nc ]; then echo netcat-openbsd; else echo "$1"; fi; }
 
+# -------------------------------------------------------------- Quotations
+
+# Prints the file's definition of that function, array or struct, without the comment above it.
+definition() { # definition FILE NAME
+	sed -n "/^[a-z}].*\<${2%()}\>[^;]*\$/,/^}/p" "$1"
+}
+
+find_source() { # find_source FILE
+	for source_file in "$1" test/"$1" test/*/"$1"; do
+		[ -f "$source_file" ] && return
+	done
+	return 1
+}
+
+# The text in $tmp/quoted must be that definition.
+compare_quotation() { # compare_quotation FILE NAME
+	pattern=$(to_pattern <"$tmp/quoted")
+	[ -n "$pattern" ] && find_source "$1" || return 1
+	definition "$source_file" "$2" | squeeze | grep -q "^$pattern\$" || {
+		echo "README has:"
+		cat "$tmp/quoted"
+		echo "$source_file has:"
+		definition "$source_file" "$2"
+		return 1
+	}
+}
+
+# Each line in $tmp/quoted must be a line of that transcript.
+compare_transcript() { # compare_transcript FILE
+	[ -s "$tmp/quoted" ] && ! grep -vxF -f "$1" "$tmp/quoted"
+}
+
+# Does to dicebot.c what the reader is told to do. The first quotation is the whole file. Each of
+# the others is a function of test/exercises/dicebot.c, which replaces the one in the file, or is
+# put before main(). The last one makes the two files equal.
+write_bot() { # write_bot NAME
+	if [ "$1" = new ]; then
+		cp "$tmp/quoted" dicebot.c
+		return
+	fi
+	compare_quotation test/exercises/dicebot.c "$1" || return 1
+	{
+		sed "/^[a-z].*\<${1%()}(/,/^}/d; /^int main/,\$d" dicebot.c
+		definition test/exercises/dicebot.c "$1"
+		[ "$1" = "main()" ] || sed -n '/^int main/,$p' dicebot.c
+	} >x && mv x dicebot.c
+	if [ "$1" = "main()" ]; then
+		cat dicebot.c
+		[ "$(squeeze <dicebot.c)" = "$(squeeze <test/exercises/dicebot.c)" ]
+	fi
+}
+
+# Begins a quotation if the line announces one.
+begin_quotation() { # begin_quotation LINE
+	case $1 in
+	[a-z]*.[ch]', '*':' | test/transcripts/*.txt:) quoted=${1%:} ;;
+	esac
+	: >"$tmp/quoted"
+}
+
+# Compares the quotation in $tmp/quoted, if there is one.
+end_quotation() {
+	case $quoted in
+	'') ;;
+	'dicebot.c, '*) check "$quoted" write_bot "${quoted#*, }" ;;
+	*', '*) check "$quoted" compare_quotation "${quoted%%, *}" "${quoted#*, }" ;;
+	*) check "$quoted" compare_transcript "$quoted" ;;
+	esac
+	quoted=
+}
+
+# ---------------------------------------------------------- From top to bottom
+
+# Handles a command, or a line that it prints.
+take_line() { # take_line LINE
+	case $1 in
+	[a-z]*'$ '*)
+		compare
+		typed_into=
+		terminal=${1%%\$*} typed=$(printf '%s\n' "${1#*\$ }" | sed "s/5222/$PORT/g")
+		case $typed in
+		^C) interrupt "$terminal" ;;
+		*) ! can_run "$typed" || type_command "$terminal" "$typed" ;;
+		esac
+		;;
+	'> '*) go_on; [ -z "$current" ] || type_line "$current" "${1#> }" ;;
+	*) [ -z "$current" ] || printf '%s\n' "$1" | sed "s/5222/$PORT/g" >>"$tmp/$current.want" ;;
+	esac
+}
+
+# Follows the text that it reads. A line that ends in a semicolon is code, which must be announced.
 follow() {
-	current= typed_into=
+	current='' typed_into='' quoted=''
 	while IFS= read -r line; do
 		case $line in
-		'    '*) line=${line#    } ;;
+		'    '[a-z]*'$ '*) end_quotation ;;
+		'    '*) ;;
 		'') continue ;;
 		*)
 			compare
+			end_quotation
+			begin_quotation "$line"
+			case $line in
+			'Look at '[a-z]*'$:') look_at "$line" ;;
+			esac
 			continue
 			;;
 		esac
+		line=${line#    }
+		if [ -n "$quoted" ]; then
+			printf '%s\n' "$line" >>"$tmp/quoted"
+			continue
+		fi
 		while [ "${line%\\}" != "$line" ] && IFS= read -r more; do
 			line="${line%\\}${more#    }"
 		done
 		case $line in
-		[a-z]*'$ '*)
-			compare
-			typed_into=
-			terminal=${line%%\$*} typed=$(printf '%s\n' "${line#*\$ }" | sed "s/5222/$PORT/g")
-			case $typed in
-			^C) interrupt "$terminal" ;;
-			*) ! can_run "$typed" || type_command "$terminal" "$typed" ;;
-			esac
-			;;
-		'> '*) go_on; [ -z "$current" ] || printf '%s\n' "${line#> }" >&"$(get fd "$current")" ;;
-		*) [ -z "$current" ] || printf '%s\n' "$line" | sed "s/5222/$PORT/g" >>"$tmp/$current.want" ;;
+		*';') echo "$line" >"$tmp/log"; fail "code that is not announced" ;;
 		esac
+		take_line "$line"
 	done
 	compare
+	end_quotation
 }
 
-cat README test/exercises/README >"$tmp/all"
-check "the practice server finds a port" find_port && check "the tree is copied" copy_tree && follow <"$tmp/all"
+# Prints chapter 1 with that command instead of poke, and the header that one must type then.
+by_hand() { # by_hand COMMAND
+	header="<stream:stream to='localhost' version='1.0' xmlns='jabber:client'"
+	header="$header xmlns:stream='http://etherx.jabber.org/streams'>"
+	printf '    %s\n' 'server$ ./server' 'server: listening on port 5222'
+	printf '    %s\n' 'bot$ ./echobot' 'echobot: ready as ...'
+	echo "With $1:"
+	sed -n '/^1  POKE/,/^2  /p' README | sed "/cc -o/d; s|^    you\\\$ \./poke\$|    you\$ ^C\\
+    you\$ $1\\
+    > $header|"
+	printf '    %s\n' 'you$ ^C' 'server$ ^C'
+}
+
+# The options of a command must be listed by its program, with -h.
+has_options() { # has_options COMMAND
+	program=${1%% *} words=$(printf '%s\n' "$1" | sed "s/'.*//")
+	"$program" -h >"$tmp/usage" 2>&1
+	for word in ${words#* }; do
+		case $word in
+		-h) ;;
+		-*) says "^  $word  " "$tmp/usage" || return 1 ;;
+		esac
+	done
+}
+
+{
+	cat README test/exercises/README
+	by_hand 'nc localhost 5222'
+	by_hand 'socat - TCP:localhost:5222'
+} >"$tmp/all"
+check "the practice server finds a port" find_port && check "the tree is copied" copy_tree &&
+	follow <"$tmp/all"
+grep -o '\./\(echobot\|jumperbot\|server\) -.*' README >"$tmp/commands"
+while IFS= read -r line; do
+	check "options: $line" has_options "$line"
+done <"$tmp/commands"
 for terminal in $terminals; do
 	pid=$(get pid "$terminal")
 	# Its number may soon be that of another process, which we would stop at the end.

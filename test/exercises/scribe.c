@@ -1,5 +1,4 @@
-/* scribe.c - sits in a room and writes down what is said there. Exercise 3:
- * presence, and a request.
+/* scribe.c - sits in a room and writes down what is said there. Exercise 3: a room.
  *
  *     ./scribe tea@conference.localhost */
 #include "xmpp.h"
@@ -11,40 +10,31 @@ static void enter(struct xmpp *x)
 	xmpp_join(x, x->data, "scribe");
 }
 
-static void ignore(struct xmpp *x, const struct xml_elem *answer, void *data)
-{
-	(void)x, (void)answer, (void)data;
-}
-
 /* S: <presence from='tea@conference.localhost/scribe'>
- *      <x xmlns='http://jabber.org/protocol/muc#user'><status code='201'/>...</x></presence>
- * The room is new, and nobody else may come in until its owner, and that is us,
- * has said how it is to be: XEP-0045 section 10.1.2. */
+ *      <x xmlns='http://jabber.org/protocol/muc#user'>...<status code='110'/></x></presence> */
 static void look_around(struct xmpp *x, const struct xml_elem *presence)
 {
-	const struct xml_elem *in = xml_child(presence, "x", "http://jabber.org/protocol/muc#user"), *s;
-	const char *code;
-
-	for (s = in ? in->children : NULL; s; s = s->next) {
-		code = xml_get(s, "code");
-		if (code && !strcmp(code, "201"))
-			xmpp_request(x, "set", x->data, "<query xmlns='http://jabber.org/protocol/muc#owner'>"
-			             "<x xmlns='jabber:x:data' type='submit'/></query>", ignore, NULL);
-		if (code && !strcmp(code, "110")) {
-			printf("scribe: listening\n");
-			fflush(stdout);
-		}
+	if (xml_has(presence, "type", "error")) {
+		printf("scribe: the room does not let me in\n");
+		xmpp_close(x);
 	}
+	if (xmpp_has_status(presence, 201))
+		xmpp_unlock_room(x, x->data, NULL, NULL);
+	if (xmpp_has_status(presence, 110) && !xml_get(presence, "type"))
+		printf("scribe: listening\n");
+	fflush(stdout);
 }
 
+/* S: <message from='tea@conference.localhost/alice' type='groupchat'>
+ *      <body>Hello</body></message> */
 static void write_down(struct xmpp *x, const struct xml_elem *message)
 {
 	const struct xml_elem *body = xml_child(message, "body", NULL);
-	const char *type = xml_get(message, "type"), *from = xml_get(message, "from"), *nick;
+	const char *from = xml_get(message, "from");
+	const char *nick = from ? strchr(from, '/') : NULL;
 
 	(void)x;
-	nick = from ? strchr(from, '/') : NULL;
-	if (!body || !nick || !type || strcmp(type, "groupchat"))
+	if (!body || !nick || !xml_has(message, "type", "groupchat"))
 		return;
 	printf("%s: %s\n", nick + 1, body->text);
 	fflush(stdout);
@@ -61,5 +51,7 @@ int main(int argc, char **argv)
 	bot->on_presence = look_around;
 	bot->on_message = write_down;
 	bot->data = argv[1];
-	return xmpp_run(&bot, 1) ? 1 : 0;
+	xmpp_run(&bot, 1);
+	xmpp_free(bot);
+	return 0;
 }

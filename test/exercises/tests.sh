@@ -2,13 +2,6 @@
 
 takes_readme() { echo 15; }
 
-# Each line of a conversation in the README, outside of what is typed there, is a
-# line of some transcript.
-quotes_transcripts() {
-	sed -n '/^(test.transcripts.echo\.txt/,/^All/s/^    //p' README >"$tmp/quoted"
-	[ -s "$tmp/quoted" ] && ! cat test/transcripts/*.txt test/transcripts/*.part | grep -vxF -f - "$tmp/quoted"
-}
-
 # Is the command true of each line that this reads, and are there so many?
 every_line() { # every_line AT_LEAST COMMAND...
 	missing=$1
@@ -39,23 +32,45 @@ messages_are_explained() {
 	sed -n 's/.*\(lose\|give_up\|refused\)(c,[^"(]*"\([^"%]*\).*/\2/p' xmpp.c | cut -c 1-60 | sed 's/ *$//' | sort -u | every_line 20 is_explained
 }
 
+# A constant of xmpp.c or xmlstream.c, its value, and what the README says about it.
+limits_agree() {
+	tr '\n' ' ' <README >"$tmp/words"
+	wrong=0
+	while IFS="|" read -r constant value words; do
+		grep -qE "^	$constant = $value(,| )" xmpp.c xmlstream.c &&
+			grep -qF "$words" "$tmp/words" && continue
+		echo "$constant = $value, '$words'"
+		wrong=1
+	done <<-'END'
+	LOGIN_TIMEOUT|30000|not finished 30 s after the TCP connection
+	PING_AFTER|60000|after a minute of silence
+	PING_TIMEOUT|30000|after 30 s more
+	REQUEST_TIMEOUT|30000|NULL after 30 s without an answer
+	CLOSE_TIMEOUT|1000|has a second to close its stream
+	FIRST_RETRY|1000|at most one second at first
+	LAST_RETRY|60000|and so on up to a minute
+	REFUSED_RETRY|300000|grow up to five minutes
+	MAX_OUTPUT|4 << 20|when 4 MiB are queued
+	MIN_ROUNDS|4096|4,096 to a million rounds
+	MAX_ROUNDS|1000000|4,096 to a million rounds
+	MAX_STANZA|256 \* 1024|at most 256 KiB long
+	MAX_DEPTH|128|nested 128 levels deep
+	MAX_ATTRS|100|may have 100 attributes
+	MAX_BINDINGS|128|128 namespace declarations
+	END
+	[ $wrong -eq 0 ]
+}
+
 group_readme() {
-	check "README quotes the transcripts" quotes_transcripts
 	check "the functions in it exist" functions_exist
 	check "and the files" files_exist
 	check "it lists the states" states_are_listed
 	check "it explains the messages" messages_are_explained
+	check "its times and limits are those of the code" limits_agree
+	check "it has at most 900 lines" [ "$(grep -c '' README)" -le 900 ]
 	check "it has no line beyond 78 columns" [ "$(grep -c '^.\{79\}' README)" = 0 ]
 	for file in test/exercises/*.c; do
 		check "$file compiles without a warning" compiles pedantic "$file" -std=c99 -Wall -Wextra -pedantic
 	done
-	check "dicebot in the README is the one in test/exercises" dicebot_is_quoted
 	. test/exercises/readme.sh
-}
-
-# With four spaces for a tab.
-dicebot_is_quoted() {
-	sed 's/\t/    /g; s/^\(.\)/    \1/' test/exercises/dicebot.c >"$tmp/quoted"
-	lines=$(grep -c '' "$tmp/quoted")
-	sed -n '/^    #include "xmpp.h"$/,$p' README | head -n "$lines" | cmp - "$tmp/quoted"
 }

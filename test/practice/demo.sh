@@ -1,20 +1,41 @@
 #!/bin/sh
-# demo.sh - the bots at work, on a machine with nothing but a C compiler: builds
-# everything in a temporary directory, starts the practice server, lets a scripted
-# person talk to echobot, and a crowd of jumperbots chat. Nothing is left behind.
+# demo.sh - shows the bots at work on a machine that has nothing but a C compiler. Builds everything
+# in a temporary directory and starts the practice server. Then somebody talks to echobot, and ten
+# jumperbots chat. Leaves nothing behind.
 cd "$(dirname "$0")/../.." || exit 1
 
 : "${CC:=cc}"
 tmp=$(mktemp -d) || exit 1
-bold='' plain=''
+bold='' plain='' width=$(stty size 2>/dev/null) width=${width#* }
+[ "${width:-0}" -ge 40 ] || width=80
 [ -t 1 ] && bold=$(printf '\033[1m') plain=$(printf '\033[0m')
 
-narrate() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
+narrate() { printf '\n%s%s%s\n' "$bold" "$*" "$plain" | fold -s -w "$width"; }
 give_up() { echo "demo: $*" >&2; exit 1; }
 build() { $CC -O -o "$tmp/$1" "$2" xmlstream.c $3 || give_up "cannot build $2"; }
 
-show() { fold -w 92 "$1" | sed '/^[CS]: /s/^/    /; t
-s/^/       /'; }
+# Joins what it reads, one tag with its text on a line, to lines of at most $1 characters.
+join_tags() { # join_tags WIDTH
+	row=
+	while IFS= read -r tag; do
+		if [ -n "$row" ] && [ $((${#row} + ${#tag})) -gt "$1" ]; then
+			printf '%s\n' "$row"
+			row=
+		fi
+		row=$row$tag
+	done
+	printf '%s\n' "$row"
+}
+
+# Prints a file with long lines broken between tags, or else between words. Long base64 is cut.
+show() { # show FILE
+	while IFS= read -r line; do
+		printf '%s\n' "$line" |
+			sed 's/\([A-Za-z0-9+/]\{20\}\)[A-Za-z0-9+/]\{8,\}=*/\1.../; s/\([^ ]\)</\1\
+</g; s/>\([^< ]\)/>\
+\1/g' | join_tags $((width - 7)) | fold -s -w $((width - 7))
+	done <"$1" | sed -e 's/ *$//' | sed -e 's/^[CS]: /    &/' -e t -e 's/^/       /'
+}
 
 clean_up() {
 	for process in $bot $server; do
@@ -23,7 +44,7 @@ clean_up() {
 	rm -rf "$tmp"
 }
 
-# Waits, 15 s at most, for a file to have a line like this.
+# Waits, at most 15 s, until a line of the file matches the pattern.
 await() { # await PATTERN FILE
 	tries=300
 	until grep -q "$1" "$2" 2>/dev/null; do
@@ -33,41 +54,55 @@ await() { # await PATTERN FILE
 	done
 }
 
+# Prints one figure of the summary and what it means.
+explain() { # explain NAME MEANING
+	printf '    %-8s %7s   %s\n' "$1" "$(sed -n "s/^$1=//p" "$tmp/summary")" "$2"
+}
+
 server='' bot=''
 trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
 
-narrate "1. Building the bots, a practice server, and a person with something to say."
+narrate "1. Building the bots, a practice server, and a person with one thing to say."
 build echobot echobot.c xmpp.c
 build jumperbot jumperbot.c xmpp.c
 build server test/practice/server.c test/practice/sasl.c
 build say test/practice/say.c xmpp.c
 
-narrate "2. The server starts, on a port of this machine that nobody else uses."
+narrate "2. The server starts on a free port of this machine."
 "$tmp/server" -p 0 >"$tmp/server.out" 2>&1 &
 server=$!
 await 'listening on port' "$tmp/server.out"
 port=$(sed -n 's/.*listening on port //p' "$tmp/server.out")
 show "$tmp/server.out"
 
-narrate "3. Echobot logs in. C: is what it says, S: is what the server says."
+narrate "3. Echobot logs in. Lines with C: are what it sends, lines with S: what the server sends."
 "$tmp/echobot" -v -p "$port" >"$tmp/bot.out" 2>"$tmp/bot.trace" &
 bot=$!
 await 'ready as' "$tmp/bot.out"
 show "$tmp/bot.trace"
 lines=$(wc -l <"$tmp/bot.trace")
 
-narrate "4. Juliet logs in, too, and speaks to it."
+narrate "4. Juliet logs in, too, and speaks to echobot."
 "$tmp/say" "$port" juliet "$(sed -n 's/.*ready as //p' "$tmp/bot.out")" \
-	'O Romeo, Romeo! <Wherefore> art thou Romeo?' >"$tmp/say.out" 2>&1 || give_up "$(cat "$tmp/say.out")"
+	'O Romeo, Romeo! <Wherefore> art thou Romeo?' >"$tmp/say.out" 2>&1 ||
+	give_up "$(cat "$tmp/say.out")"
 show "$tmp/say.out"
 
-narrate "5. The same, as echobot saw it, and its goodbye."
+narrate "5. This is what echobot has received and sent. Then it closes its stream."
 kill "$bot"
 wait "$bot" || give_up "echobot did not end well"
 bot=
 tail -n +$((lines + 1)) "$tmp/bot.trace" >"$tmp/rest"
 show "$tmp/rest"
 
-narrate "6. Ten jumperbots hop between three rooms for three seconds, ten times as talkative as usual."
-"$tmp/jumperbot" -p "$port" -n 10 -r 3 -i 10 -d 3 -m || give_up "not every jumperbot got in"
+narrate "6. Ten jumperbots hop between three rooms for three seconds, and talk a lot."
+"$tmp/jumperbot" -p "$port" -n 10 -r 3 -i 10 -d 3 >"$tmp/summary" ||
+	give_up "not every jumperbot got in"
+explain entered "bots that have been in a room"
+explain sent "phrases that the bots have said"
+explain heard "phrases that came back to the bot that had said them"
+explain received "phrases that the bots have heard, each of them counted"
+explain p50_ms "milliseconds within which half of the phrases came back"
+
+narrate "To talk to the server yourself, go on with README, chapter 1."

@@ -413,45 +413,44 @@ static void remove_attr(struct xml_elem *e, const char *name)
 		*link = (*link)->next;
 }
 
-/* Returns a stanza as text, with the true address of its sender (RFC 6120 section 8.1.2.1) and
- * without `to`, so that the text is the same for all receivers. */
-static char *copy_of(struct xml_elem *e, const char *from)
+/* Returns the rest of a stanza as text: what follows its name and its namespace, without the two
+ * addresses. It is the same for all receivers. */
+static char *rest_of(struct xml_elem *e)
 {
-	struct xml_attr sender = {.name = "from", .ns = "", .value = from};
 	char *text = NULL;
 	size_t n;
 	FILE *file = must(open_memstream(&text, &n));
+	const size_t skip = strlen("< xmlns='" NS_CLIENT "'") + strlen(e->name);
 
 	remove_attr(e, "from");
 	remove_attr(e, "to");
-	sender.next = e->attrs;
-	e->attrs = &sender;
 	xml_print(e, file);
-	e->attrs = sender.next;
-	if (fclose(file) || n == 0)
+	if (fclose(file) || n <= skip)
 		die("server");
-	text[n - 1] = '\0'; /* the line break */
+	memmove(text, text + skip, n - skip);
+	text[n - skip - 1] = '\0'; /* the line break */
 	return text;
 }
 
-/* Sends the copy. `to` is inserted behind the name of the stanza. */
-static void send_copy(struct session *s, const struct xml_elem *e, const char *copy, const char *to)
+/* Sends a stanza with the true address of its sender (RFC 6120 section 8.1.2.1). */
+static void send_copy(struct session *s, const struct xml_elem *e, const char *from, const char *to,
+                      const char *rest)
 {
-	say(s, "<%r to='%s'%r", e->name, to, copy + 1 + strlen(e->name));
+	say(s, "<%r from='%s' to='%s'%r", e->name, from, to, rest);
 }
 
 /* Passes a stanza on to all receivers. Returns 0, or -1 if there are none. */
 static int pass_on(struct xml_elem *e, const char *from, const char *to)
 {
 	struct session *s = next_receiver(to, NULL);
-	char *copy;
+	char *rest;
 
 	if (!s)
 		return -1;
-	copy = copy_of(e, from);
+	rest = rest_of(e);
 	for (; s; s = next_receiver(to, s))
-		send_copy(s, e, copy, to);
-	free(copy);
+		send_copy(s, e, from, to, rest);
+	free(rest);
 	return 0;
 }
 
@@ -920,7 +919,7 @@ static void speak(struct session *s, struct xml_elem *e, const char *to)
 {
 	struct room *room = room_at(to);
 	const struct occupant *me = find_occupant(room, s, NULL), *o;
-	char *copy;
+	char *rest;
 
 	if (!room)
 		reject(s, e, "item-not-found");
@@ -929,10 +928,10 @@ static void speak(struct session *s, struct xml_elem *e, const char *to)
 	else if (!xml_has(e, "type", "groupchat") || *resource_of(to))
 		reject(s, e, "bad-request");
 	else {
-		copy = copy_of(e, me->jid);
+		rest = rest_of(e);
 		for (o = room->occupants; o; o = o->next)
-			send_copy(o->session, e, copy, o->session->jid);
-		free(copy);
+			send_copy(o->session, e, me->jid, o->session->jid, rest);
+		free(rest);
 	}
 }
 

@@ -106,7 +106,9 @@ demo_works() {
 	demo='sh test/practice/demo.sh'
 	! command -v make >/dev/null || demo="make CC=$CC demo"
 	TMPDIR=$tmp/demo within 60 $demo >"$tmp/demo.out" || return 1
-	says 'answers: O Romeo, Romeo! <Wherefore>' "$tmp/demo.out" && rmdir "$tmp/demo"
+	says 'answers: O Romeo, Romeo! <Wherefore>' "$tmp/demo.out" &&
+		says '^    entered  *10 ' "$tmp/demo.out" && says 'README, chapter 1' "$tmp/demo.out" &&
+		! grep '^.\{81\}' "$tmp/demo.out" && rmdir "$tmp/demo"
 }
 
 test_practice() { # test_practice HOW
