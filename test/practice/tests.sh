@@ -340,9 +340,12 @@ second_child() {
 
 # Nobody has an account: five bots try, and the others do not.
 all_are_refused() {
-	! crowd_until false -n 50 -f 100 -a 1000 && tells entered=0 refused=5 &&
+	crowd_until false -v -n 50 -f 100 -a 1000
+	status=$?
+	[ $status -eq 1 ] && tells entered=0 refused=5 &&
 		says '^jumperbot: login refused: not-authorized.*; 5 of 5 tried: check the password$' "$tmp/crowd.err" &&
-		[ "$(grep -c '^C.*<auth ' "$tmp/crowd.err")" -eq 5 ] && [ "$(grep -c 'not-authorized' "$tmp/crowd.err")" -eq 6 ]
+		[ "$(grep -c '^C.*<auth ' "$tmp/crowd.err")" -eq 5 ] && [ "$(grep -c 'not-authorized' "$tmp/crowd.err")" -eq 6 ] ||
+		{ echo "exit status $status"; cat "$tmp/crowd.err"; return 1; }
 }
 
 others_speak() {
