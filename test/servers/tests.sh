@@ -59,7 +59,7 @@ group_server() { # group_server SERVER
 		skip "$1 through a tunnel" "openssl is not installed" openssl
 	fi
 	on_server test_crowds "$1" AUTH=both USERS=200
-	on_server test_many "$1" AUTH=plain USERS=1100
+	on_server test_many "$1" AUTH=plain USERS=1500
 	on_server test_comeback "$1" USERS=100
 	on_server test_faults "$1" USERS=20
 	on_server test_registration "$1" REGISTER=yes
@@ -260,16 +260,16 @@ test_crowds() {
 
 # More than a process can watch with select(). A trace of so many would be too long
 # to look through again and again; the monitor prints a line each ten seconds.
-test_many() { check "$what: 1,100 jumperbots" great_crowd; }
+test_many() { check "$what: 1,500 jumperbots" great_crowd; }
 
 great_crowd() {
-	crowd_until all_logged_in_twice -n 1100 -r 110 -a 75 -i 2 -m
+	crowd_until all_are_in_twice -n 1500 -r 150 -a 150 -m
 	status=$?
 	[ $status -eq 0 ] || { echo "exit status $status"; tail -n 40 "$tmp"/crowd.*; return 1; }
-	all_is_well 1100 1100
+	all_is_well 1500 1500
 }
 
-all_logged_in_twice() { [ "$(grep -c ' 1100 logged in' "$tmp/crowd.out")" -ge 2 ]; }
+all_are_in_twice() { [ "$(grep -c ' of 1500 in rooms' "$tmp/crowd.out")" -ge 2 ]; }
 
 test_comeback() { check "$what: it restarts, and 100 jumperbots come back" all_come_back "USERS=100"; }
 
