@@ -118,16 +118,17 @@ void xmpp_wake_after(struct xmpp *x, long ms);
 const char *xmpp_jid(const struct xmpp *x);
 
 /* True if two JIDs are the same. Case matters only in the resource. xmpp_same_account() ignores
- * the resources. NULL is never the same as anything. */
+ * the resources, so it also compares an occupant's JID with that of the room. NULL is never the
+ * same as anything. */
 int xmpp_same_jid(const char *a, const char *b);
 int xmpp_same_account(const char *a, const char *b);
 
 /* ----------------------------------------------------------------- Sending */
 
 /* Queues one or more stanzas, all of them or nothing. They are sent when the handler has returned.
- * In `format`, %s is a string, %d an int, %r raw XML, and %% a percent sign; a NULL string is
- * empty. %s is escaped, so it may be used in text, and in attribute values whose quotes are in
- * the format. Bytes that XML does not allow become U+FFFD.
+ * In `format`, %s is a string, %d an int, %r raw XML, and %% a percent sign; other conversions do
+ * not exist. A NULL string is empty. %s is escaped, so it may be used in text, and in attribute
+ * values whose quotes are in the format. Bytes that XML does not allow become U+FFFD.
  *
  * Returns 0, or -1 and sets errno: ENOTCONN if the connection is not ready (it is ready from
  * on_ready until it ends or xmpp_close() is called), ENOMEM, ENOBUFS if the server has left more
@@ -173,10 +174,11 @@ int xmpp_leave(struct xmpp *x, const char *room, const char *nick);
  * S: <presence from='room@service/nick'><x xmlns='http://jabber.org/protocol/muc#user'>
  *      ...<status code='110'/></x></presence>
  *
- *     110   this presence is about the bot itself
+ *     110   this presence is about the bot itself, also when it leaves (type unavailable)
  *     201   the room is new. It is locked for others until the bot calls xmpp_unlock_room()
  *     210   the room has given the bot another nick, which is in `from`
- *     303   with type unavailable: only the nick changes, and a presence with the new one follows
+ *     303   with type unavailable: only the nick changes. The new one is in <item nick='...'/>, and
+ *           in `from` of the presence that follows
  *     307   with type unavailable: the occupant has been kicked */
 int xmpp_has_status(const struct xml_elem *presence, int code);
 

@@ -1364,7 +1364,7 @@ static void load_accounts(void)
 	fclose(f);
 }
 
-static int usage(void)
+static int usage(FILE *out)
 {
 	fputs("usage: server [-rTv] [-a file] [-c bytes] [-d ms] [-m mechanism] [-n stanzas]\n"
 	      "              [-p port] [-q stanzas] [-t host]\n"
@@ -1378,8 +1378,8 @@ static int usage(void)
 	      "  -r  refuse: accept connections and close them at once\n"
 	      "  -t  XMPP host (localhost)\n"
 	      "  -T  demand TLS, which this server cannot do\n"
-	      "  -v  show what goes over the wire\n", stderr);
-	return 2;
+	      "  -v  show what goes over the wire\n", out);
+	return out == stdout ? 0 : 2;
 }
 
 /* Reads a number from min to max. Returns 1, or 0 if it is none. */
@@ -1427,11 +1427,14 @@ int main(int argc, char **argv)
 	sigset_t signals, mask;
 	int c, listener;
 
-	while ((c = getopt(argc, argv, "a:c:d:m:n:p:q:rt:Tv")) != -1)
+	while ((c = getopt(argc, argv, "a:c:d:hm:n:p:q:rt:Tv")) != -1) {
+		if (c == 'h')
+			return usage(stdout);
 		if (!take_option(c))
-			return usage();
+			return usage(stderr);
+	}
 	if (optind < argc)
-		return usage();
+		return usage(stderr);
 	if (options.accounts)
 		load_accounts();
 	random_source = open("/dev/urandom", O_RDONLY);

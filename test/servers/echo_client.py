@@ -132,7 +132,9 @@ async def own_account_is_not_answered(client, bot):
     await device.log_in()
     device.say(bot, "said by another device of the bot's account")
     await device["xep_0199"].send_ping(bot, timeout=PATIENCE)
-    assert device.messages.empty(), "it was answered"
+    while not device.messages.empty():  # the server may have kept one for the account
+        message = device.messages.get_nowait()
+        assert message["from"] != bot, "it was answered: %s" % message
     await device.log_out()
 
 
