@@ -15,7 +15,7 @@
  *   The parser runs when the whole stanza has arrived, and reads it from beginning to
  *   end. It copies the bytes into a new block of memory and builds the tree there.
  *   Names and values are decoded in place. The structs for elements and attributes
- *   precede them in the block.
+ *   precede the copied bytes in the block.
  *
  * For example, suppose that a message arrives in three reads:
  *
@@ -48,7 +48,7 @@ enum {
 	MAX_ATTRS = 100,         /* in one tag, including namespace declarations */
 	MAX_BINDINGS = 128,      /* namespace declarations in scope at one time */
 	IDLE_SIZE = 1024,        /* an empty buffer larger than this is freed */
-	PADDING = 16             /* NULs after the parser's copy; more than its lookahead */
+	PADDING = 16             /* NULs after the copy; more than the parser looks ahead */
 };
 
 #define XML_NS    "http://www.w3.org/XML/1998/namespace"
@@ -59,7 +59,7 @@ enum {
 #define RESTRICTED "comment, DTD or processing instruction"
 #define STRAY_TEXT "text outside of a stanza"
 
-#define ESCAPED "<>&\t\n\r" /* the characters that are escaped in text; in values also quotes */
+#define ESCAPED "<>&\t\n\r" /* the characters escaped in text; in values, quotes as well */
 
 /* Where the scanner is. */
 enum place {
@@ -87,7 +87,7 @@ struct xmlstream {
 	struct buffer in;       /* the leftover bytes, which begin with the current unit */
 	uint64_t offset;        /* where in the stream the unit begins */
 	size_t valid;           /* number of bytes in `in` that are complete, legal characters */
-	size_t scanned;         /* number of those that have been scanned; at an event, the unit */
+	size_t scanned;         /* how many of those were scanned; at an event, the unit's length */
 	size_t max_stanza;      /* the longest unit that is accepted, in bytes */
 	enum place place;       /* where the scanner is */
 	signed char depth_change; /* how the current tag changes the depth: 1, 0 or -1 */
@@ -95,8 +95,8 @@ struct xmlstream {
 	size_t depth;           /* number of open elements, including the stream */
 	size_t elems, attrs;    /* how many structs the parser will need for the unit */
 	uint32_t tag;           /* where in the unit the current tag begins */
-	uint32_t open[MAX_DEPTH]; /* where the start tags of the open elements begin, without */
-	                        /* that of the stream; each end tag must match the last one */
+	uint32_t open[MAX_DEPTH]; /* where the start tags of the open elements begin, except */
+	                        /* the stream's; each end tag must match the last one */
 	struct node *header;    /* our own tree of the stream header, or NULL before it arrives; */
 	                        /* its namespace declarations are in scope in all stanzas */
 	enum xml_event event;   /* the last event */
@@ -124,8 +124,8 @@ static void fail(struct xmlstream *xs, const char *p, const char *condition, con
 
 /* ----------------------------------------------------------------- Buffers */
 
-/* Moves the contents to the start and reallocates the buffer when it is full. The new size is
- * more than twice that of the contents. So each byte is moved only a few times, however large
+/* When the buffer is full, moves the contents to the start and reallocates it. The new size is
+ * more than twice that of the contents, so each byte is moved only a few times, however large
  * the buffer becomes. */
 int buffer_append(struct buffer *b, const void *bytes, size_t n)
 {
@@ -179,7 +179,7 @@ int xml_char(const char *s, size_t n)
 		return u[0] >= ' ' || u[0] == '\t' || u[0] == '\n' || u[0] == '\r' ? 1 : -1;
 	if (u[0] < 0xC2 || u[0] > 0xF4)
 		return -1;
-	/* RFC 3629 section 4: the first two bytes tell which forms are illegal */
+	/* RFC 3629 section 4: the first two bytes show whether the form is illegal */
 	if ((two >= 0xE080 && two < 0xE0A0) || (two >= 0xF080 && two < 0xF090) /* overlong */
 	    || (two >= 0xEDA0 && two < 0xEDC0) || two >= 0xF490) /* a surrogate; too large */
 		return -1;
@@ -217,8 +217,8 @@ size_t longest_valid(const char *s, size_t n)
 }
 
 /* The kinds of ASCII characters. NAME characters may occur in a name, and START characters may
- * begin one. The IN_... characters have a meaning of their own in tags (for the scanner), and in
- * values, text and CDATA sections (for the parser). NUL is of all IN_... kinds, so each search
+ * begin one. The IN_... characters have a special meaning in tags (for the scanner), and in
+ * values, text and CDATA sections (for the parser). NUL is of every IN_... kind, so each search
  * stops at the NUL that ends every buffer. Other characters have no kind; see foreign_name(). */
 enum {
 	SPACE = 1, NAME = 2, START = 4, IN_TAG = 8, IN_VALUE = 16, IN_TEXT = 32, IN_CDATA = 64,
@@ -298,8 +298,8 @@ static void consume(struct xmlstream *xs, size_t n)
 	buffer_consume(&xs->in, n);
 }
 
-/* Reads the attribute `name` of the XML declaration and moves *at past it. Returns 1, or 0 if it is
- * not at *at. Of a long value, only the first bytes are stored. */
+/* Reads the attribute `name` of the XML declaration and moves *at past it. Stores only the first
+ * bytes of a long value. Returns 1, or 0 if that attribute is not at *at. */
 static int declared(char **at, const char *name, char value[16])
 {
 	char *start = past_space(*at), *equals, *quote, *end;
@@ -465,8 +465,8 @@ static void scan(struct xmlstream *xs, size_t limit)
 	xs->scanned = (size_t)(p - unit(xs));
 }
 
-/* Handles a unit that reaches its limit at p. A stanza is skipped. But the stream header and the
- * end tag of the stream are not stanzas. */
+/* Handles a unit that reaches its limit at p. A stanza is skipped. A stream header or the end tag
+ * of the stream cannot be skipped, so it is an error. */
 static void exceed(struct xmlstream *xs, const char *p)
 {
 	if (xs->header && (xs->depth > 1 || xs->depth_change > 0))
@@ -534,8 +534,8 @@ static void skip_unit(struct parser *ps, const char *p, const char *condition, c
 		ps->xs->event = XML_SKIPPED;
 }
 
-/* Returns the end of the name without colons at p. Its first character must be of the kind
- * `what`. Returns p if it is not. */
+/* Returns the end of the name without colons at p, or p if the first character is not of the
+ * kind `what`. */
 static char *past_name(char *p, int what)
 {
 	int len = 1;
@@ -1040,8 +1040,8 @@ static void print_start(const struct xml_elem *e, const char *outer_ns, struct b
 }
 
 /* Walks the tree without recursion. After a start tag the walk goes to the first child. If there
- * is none, the end tag is printed, and the walk goes to the next element. If there is none, the
- * parent ends as well. */
+ * is none, the end tag is printed, and the walk goes to the next element. If there is no next one,
+ * the parent ends as well. */
 void xml_print(const struct xml_elem *root, FILE *out)
 {
 	const struct xml_elem *e, *next;

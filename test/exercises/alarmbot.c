@@ -1,4 +1,4 @@
-/* alarmbot.c - "in 5 tea" makes it say "tea" five seconds later. It keeps one alarm at a time; a
+/* alarmbot.c - answers "in 5 tea" with "tea" five seconds later. It keeps one alarm at a time; a
  * new one replaces the old one. Exercise 2: a timer. */
 #include "xmpp.h"
 
@@ -6,7 +6,7 @@ struct alarm {
 	char to[4000], text[200]; /* a JID has at most 3,071 bytes */
 };
 
-/* The message is freed when this returns, so what the alarm needs is copied. */
+/* Copies the sender and the text, because the message is freed when this function returns. */
 static void set_alarm(struct xmpp *x, const struct xml_elem *message)
 {
 	struct alarm *alarm = x->data;

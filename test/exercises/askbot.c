@@ -1,4 +1,4 @@
-/* askbot.c - asks the server two questions, prints the answers, and ends. */
+/* askbot.c - asks the server two questions, prints the answers, and exits. */
 #include "xmpp.h"
 
 #include <string.h>
@@ -6,7 +6,7 @@
 #define NS_PING "urn:xmpp:ping"            /* XEP-0199 */
 #define NS_VERSION "jabber:iq:version"     /* XEP-0092 */
 
-/* `data` is the namespace of the question. Without an answer, `answer` is NULL. */
+/* Prints one result. `data` is the namespace of the question. `answer` is NULL if none came. */
 static void print_answer(struct xmpp *x, const struct xml_elem *answer, void *data)
 {
 	const char *result = "result";

@@ -1,5 +1,5 @@
-/* poke.c - opens a stream to the server on this machine and prints what the server says. What you
- * type is sent as it is, so you can go on by hand. Ctrl-C ends it. */
+/* poke.c - opens a stream to the server on this machine and prints what the server sends. It sends
+ * what you type unchanged, so you can continue by hand. Ctrl-C ends it. */
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>

@@ -1,15 +1,15 @@
-# readme.sh - does what README and test/exercises/README say, and compares. Sourced by tests.sh.
+# readme.sh - follows README and test/exercises/README and compares the output. Sourced by tests.sh.
 #
 # A line like
 #
 #     server$ ./server -v
 #
 # is typed into the terminal called "server". The indented lines that follow, up to the next text,
-# are what it prints. There, ... stands for anything, and white space does not count. "> text" is
-# typed into the program that runs there, once it has printed what precedes. ^C is that key. The
-# text "Look at bot$:" announces what the program in the terminal "bot" prints without being typed
-# to. A program that is still running when something else is typed into its terminal must end by
-# itself first.
+# are the expected output. There, ... stands for anything, and white space does not count. "> text"
+# is typed into the program that runs there, once it has printed the lines above. ^C means Ctrl-C.
+# The text "Look at bot$:" announces output that the program in the terminal "bot" prints without
+# new input. If a program is still running when something else is typed into its terminal, it must
+# first end by itself.
 #
 # A line like
 #
@@ -21,16 +21,16 @@
 # lines. dicebot.c is written by the reader, step by step; see write_bot().
 #
 # All this happens in a copy of the tree, with a free port instead of 5222. A command whose program
-# is not installed is skipped, with all that it would print. What takes long is run by others: see
-# `elsewhere`.
+# is not installed is skipped, along with its output. Other checks run the commands that take long:
+# see `elsewhere`.
 LC_ALL=C
 export LC_ALL
 elsewhere='make demo|test/run_tests.sh|test/bench/bench.sh'
 terminals=
-patience=60 # seconds for a program to print what is expected; fewer once one has failed to
+patience=60 # seconds for a program to print the expected output; fewer after the first failure
 
-# A port that a server was given and that is free again. It lies below those that
-# the system gives to others, who ask for any, while no server of ours has it.
+# Finds a port that a server can use, and leaves it free. It is below the range from which the
+# system assigns ports, so no other program is given it between two runs of our server.
 find_port() {
 	compiles plain test/practice/server.c || { cat "$tmp/warnings"; return 1; }
 	for attempt in 0 1 2 3 4; do
@@ -56,18 +56,18 @@ squeeze() { tr -d ' \t\n\r'; }
 # Prints a regular expression for the text that it reads, where ... stands for anything.
 to_pattern() { squeeze | sed 's/[].[*^$\\/]/\\&/g; s/\\\.\\\.\\\./.*/g'; }
 
-# Has the terminal printed what is expected? Its program must end for all of it
-# to be there; one that runs on may print more.
+# True if the terminal has printed the expected output. A program that has ended must have printed
+# exactly that; one that is still running may print more.
 is_printed() { # is_printed TERMINAL
 	end=
 	gone "$(get pid "$1")" && end='$'
 	pattern=$(to_pattern <"$tmp/$1.want")
 	squeeze <"$tmp/$1.out" | grep -q "^$pattern$end" && return
-	# printed nothing, and nothing was to be printed
+	# nothing was printed, and nothing was expected
 	[ -z "$pattern" ] && [ ! -s "$tmp/$1.out" ]
 }
 
-# Waits for that; who has ended will print no more.
+# Waits for the expected output, or for the end of the program.
 prints() { # prints TERMINAL
 	wait_for $patience settled "$1"
 	is_printed "$1"
@@ -75,9 +75,8 @@ prints() { # prints TERMINAL
 
 settled() { is_printed "$1" || gone "$(get pid "$1")"; }
 
-# Types the last command once more: a person who speaks to a bot is not as quick as
-# a script, which may come before the bot has logged in. And where the processor is
-# busy, jumperbots need ten times as long.
+# Types the last command once more. A script is quicker than a person, so it may send a message
+# before the bot has logged in. On a busy machine, jumperbots need ten times as long.
 retry() { # retry TERMINAL
 	again=$(get command "$1")
 	case $again in
@@ -91,7 +90,7 @@ retry() { # retry TERMINAL
 	mv "$tmp/want" "$tmp/$1.want"
 }
 
-# Text ends what is to be printed, for now: more may be typed into what runs there.
+# Compares the output at the end of an indented block. The program may be typed into again later.
 compare() {
 	[ -n "$current" ] || return 0
 	if prints "$current" || { retry "$current" && prints "$current"; }; then
@@ -110,7 +109,7 @@ compare() {
 	current=
 }
 
-# Goes on with the program that ran before the text, if it still does.
+# Continues with the program that ran before the text, if it is still running.
 go_on() {
 	[ -n "$current" ] || [ -z "$typed_into" ] || gone "$(get pid "$typed_into")" ||
 		current=$typed_into
@@ -121,7 +120,7 @@ look_at() { # look_at TEXT
 	[ -n "$(get pid "$current")" ] || current=
 }
 
-# Waits for the end of what runs in that terminal.
+# Waits for the program in that terminal to end.
 finish() { # finish TERMINAL
 	pid=$(get pid "$1")
 	[ -n "$pid" ] || return 0
@@ -134,8 +133,8 @@ finish() { # finish TERMINAL
 	eval "pid_$1="
 }
 
-# What a shell runs in the background ignores INT, unless it has a handler. One signal is enough:
-# after two the server does not close its streams.
+# Types ^C. A program that a shell runs in the background ignores INT unless it has a handler, so
+# others get TERM. Only one signal is sent: after two the server does not close its streams.
 interrupt() { # interrupt TERMINAL
 	[ -n "$(get pid "$1")" ] || return
 	case $(get command "$1") in
@@ -156,13 +155,13 @@ type_command() { # type_command TERMINAL COMMAND
 		mkfifo "$tmp/$1.in"
 		;;
 	esac
-	eval "exec $(get fd "$1")>&-" # or who reads could be gone before we open it again
+	eval "exec $(get fd "$1")>&-" # otherwise the reader could be gone before we open it again
 	eval "command_$1=\$2"
 	: >"$tmp/$1.want"
-	: >"$tmp/$1.out" # or we could read there what was printed by the one before
+	: >"$tmp/$1.out" # otherwise we could read the output of the previous program
 	case $2 in
 	*'|'*) script=$2 ;;
-	*) script="exec env $2" ;; # so that the keys reach it, not a shell
+	*) script="exec env $2" ;; # so that the signal reaches the program, not a shell
 	esac
 	sh -c "$script" <"$tmp/$1.in" >"$tmp/$1.out" 2>&1 5>&- 6>&- 7>&- 8>&- &
 	eval "pid_$1=$!"
@@ -170,11 +169,11 @@ type_command() { # type_command TERMINAL COMMAND
 	eval "exec $(get fd "$1")>\"$tmp/$1.in\""
 	current=$1
 	case $2 in
-	'cc '* | make) finish "$1" ;; # others run it
+	'cc '* | make) finish "$1" ;; # other terminals run what it builds
 	esac
 }
 
-# Waits until the program has printed what precedes, and types a line into it.
+# Waits until the program has printed the lines above, and types a line into it.
 type_line() { # type_line TERMINAL TEXT
 	wait_for $patience settled "$1"
 	printf '%s\n' "$2" >&"$(get fd "$1")"
@@ -216,7 +215,7 @@ find_source() { # find_source FILE
 	return 1
 }
 
-# The text in $tmp/quoted must be that definition.
+# Compares the text in $tmp/quoted with that definition.
 compare_quotation() { # compare_quotation FILE NAME
 	pattern=$(to_pattern <"$tmp/quoted")
 	[ -n "$pattern" ] && find_source "$1" || return 1
@@ -229,12 +228,12 @@ compare_quotation() { # compare_quotation FILE NAME
 	}
 }
 
-# Each line in $tmp/quoted must be a line of that transcript.
+# Looks up each line of $tmp/quoted in that transcript.
 compare_transcript() { # compare_transcript FILE
 	[ -s "$tmp/quoted" ] && ! grep -vxF -f "$1" "$tmp/quoted"
 }
 
-# Does to dicebot.c what the reader is told to do. The first quotation is the whole file. Each of
+# Changes dicebot.c as the reader is told to. The first quotation is the whole file. Each of
 # the others is a function of test/exercises/dicebot.c, which replaces the one in the file, or is
 # put before main(). The last one makes the two files equal.
 write_bot() { # write_bot NAME
@@ -292,7 +291,8 @@ take_line() { # take_line LINE
 	esac
 }
 
-# Follows the text that it reads. A line that ends in a semicolon is code, which must be announced.
+# Follows the text on standard input. A line that ends in a semicolon is code, which must be
+# announced.
 follow() {
 	current='' typed_into='' quoted=''
 	while IFS= read -r line; do
@@ -327,7 +327,7 @@ follow() {
 	end_quotation
 }
 
-# Prints chapter 1 with that command instead of poke, and the header that one must type then.
+# Prints chapter 1 with that command instead of poke, and with the header that the reader must type.
 by_hand() { # by_hand COMMAND
 	header="<stream:stream to='localhost' version='1.0' xmlns='jabber:client'"
 	header="$header xmlns:stream='http://etherx.jabber.org/streams'>"
@@ -340,7 +340,7 @@ by_hand() { # by_hand COMMAND
 	printf '    %s\n' 'you$ ^C' 'server$ ^C'
 }
 
-# The options of a command must be listed by its program, with -h.
+# True if the program lists the options of the command with -h.
 has_options() { # has_options COMMAND
 	program=${1%% *} words=$(printf '%s\n' "$1" | sed "s/'.*//")
 	"$program" -h >"$tmp/usage" 2>&1
@@ -365,6 +365,6 @@ while IFS= read -r line; do
 done <"$tmp/commands"
 for terminal in $terminals; do
 	pid=$(get pid "$terminal")
-	# Its number may soon be that of another process, which we would stop at the end.
+	# Another process may soon have its number, and we would stop that one at the end.
 	[ -z "$pid" ] || ! gone "$pid" || forget "$pid"
 done

@@ -2,7 +2,7 @@
 
 takes_readme() { echo 15; }
 
-# Is the command true of each line that this reads, and are there so many?
+# True if the command succeeds for each line of the input, and there are at least that many lines.
 every_line() { # every_line AT_LEAST COMMAND...
 	missing=$1
 	shift
@@ -27,12 +27,12 @@ states_are_listed() {
 	sed -n '/^enum state {/,/^}/p' xmpp.c | grep -o '[A-Z_]\{5,\}' | every_line 14 is_in_table
 }
 
-# Each up to its first %, or as much of it as fits on a line.
+# Looks for each message up to its first %, or for the first 60 characters, which fit on a line.
 messages_are_explained() {
 	sed -n 's/.*\(lose\|give_up\|refused\)(c,[^"(]*"\([^"%]*\).*/\2/p' xmpp.c | cut -c 1-60 | sed 's/ *$//' | sort -u | every_line 20 is_explained
 }
 
-# A constant of xmpp.c or xmlstream.c, its value, and what the README says about it.
+# Each row has a constant of xmpp.c or xmlstream.c, its value, and words from the README.
 limits_agree() {
 	tr '\n' ' ' <README >"$tmp/words"
 	wrong=0
@@ -49,7 +49,7 @@ limits_agree() {
 	CLOSE_TIMEOUT|1000|has a second to close its stream
 	FIRST_RETRY|1000|at most one second at first
 	LAST_RETRY|60000|and so on up to a minute
-	REFUSED_RETRY|300000|grow up to five minutes
+	REFUSED_RETRY|300000|grow to as much as five minutes
 	MAX_OUTPUT|4 << 20|when 4 MiB are queued
 	MIN_ROUNDS|4096|4,096 to a million rounds
 	MAX_ROUNDS|1000000|4,096 to a million rounds

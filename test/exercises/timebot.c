@@ -1,9 +1,10 @@
-/* timebot.c - tells the time to everybody who says something. Exercise 1. */
+/* timebot.c - tells the time to everybody who sends a message. Exercise 1. */
 #include "xmpp.h"
 
 #include <time.h>
 
-/* An error must not be answered, and what is said in a room is not said to the bot. */
+/* Answers with the time. Ignores errors, which must not be answered, and messages in rooms, which
+ * are not meant for the bot. */
 static void tell_time(struct xmpp *x, const struct xml_elem *message)
 {
 	const char *from = xml_get(message, "from");

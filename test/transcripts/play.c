@@ -1,54 +1,58 @@
-/* play.c - plays transcripts against the client, as the server it talks to.
+/* play.c - plays transcripts: acts as the server that the client talks to.
  *
  *     play test/transcripts/echo.txt test/transcripts/silence.disaster ...
  *
  * A transcript is a conversation in the notation of the RFCs, one line a step:
  *
  *     S: text          the server sends this
- *     C: text          the client must send just this
+ *     C: text          the client must send exactly this
  *     close            the server closes the connection
  *     reset            the same, so that the client sees an error
  *     stop             the client is told to end (SIGTERM)
- *     timeout 200      ms that the client has to log in (before any S: or C:)
- *     patience 200 300 ms of silence until the client asks whether the server is there, and until it gives up
- *                      (before any S: or C:)
- *     ask JID          once logged in, the client asks it (or, without one, its account) for a ping (before any S: or C:)
- *     create           the client makes its account, if there is none (before any S: or C:)
- *     resource NAME    the client asks for this resource (before any S: or C:)
- *     run COMMAND      it is not echobot, but this program, with -p and the port (before any S: or C:)
- *     join ROOM NICK   once logged in, the client enters a room (before any S: or C:)
- *     presence: text   what it hears there: from whom, of which type, with which status codes
- *     answer: text     what came of it: result, error or nothing
+ *     presence: text   the client hears this in the room: from whom, of which type, and with
+ *                      which status codes
+ *     answer: text     the answer to the ping of "ask": result, error or nothing
  *     include FILE     the steps of another transcript come first
- *     lost: text       how the connection ends, for the client, which will come back
- *     reason: text     how it ends for good; nothing: as the client wished
- *     exit N           the program ends, with that status
- *     prints: text     after that: this is one of the lines it has printed
- *     silent 300       for so many ms the client says nothing
- *     again            the client has come back; what the {names} were is forgotten
+ *     lost: text       the client reports this reason, and will reconnect
+ *     reason: text     the client reports this reason, and is closed for good; no text if it
+ *                      closed the connection itself
+ *     exit N           the program exits with this status
+ *     prints: text     after that: this is one of the lines that the program has printed
+ *     silent 300       the client sends nothing for this many ms
+ *     again            the client has reconnected; the values of the {names} are forgotten
  *     # text           a remark
+ *
+ * These lines are settings. They stand before any S: or C: line:
+ *
+ *     timeout 200      ms that the client has to log in
+ *     patience 200 300 ms of silence until the client pings the server, and then until it gives up
+ *     ask JID          once logged in, the client pings this JID, or else its own account
+ *     create           the client creates its account, if there is none
+ *     resource NAME    the client asks for this resource
+ *     run COMMAND      the client is this program, with -p and the port, instead of echobot
+ *     join ROOM NICK   once logged in, the client enters a room
  *
  * A .part is the beginning of a transcript, to be included. If it is a stage of the
  * login, it says what the client waits for when it ends:
  *
  *     awaits TEXT      ... while we waited for TEXT
  *
- * A .disaster can happen at every stage. It is played after each part that it
- * names, and must say what happens there:
+ * A .disaster is an event that can happen at every stage. It is played after each
+ * part that it names, and must say what happens there:
  *
  *     at PART...       the lines up to the next "at" are for these parts only
  *     {awaited}        in lost: and reason:, stands for the TEXT of the part
  *
- * An indented line continues the one before it; a line break at a tag's end or
- * beginning is no part of the text, elsewhere it is a space. In the text, {name}
- * is whatever the client sent when the name was met first, and the same again
- * when it is met later; base64(text) is the encoded form; repeat(N text) is N times
- * the text; {proof} and {signature} are what SCRAM demands (RFC 5802 section 3). \n, \r, \t, \\ and
- * \xHH are characters.
+ * An indented line continues the one before it. A line break at the beginning or end
+ * of a tag is not part of the text; elsewhere it is a space. In the text, the first
+ * {name} matches whatever the client sends there, and the same name later stands for
+ * the same text. base64(text) is the text in base64, and repeat(N text) is the text N
+ * times. {proof} and {signature} are those of SCRAM (RFC 5802 section 3). \n, \r, \t,
+ * \\ and \xHH are characters.
  *
- * Each transcript is played on a real socket, the server's part in chunks of 1,
- * 2, 3, 7 and 64 bytes and whole (very long steps in chunks of 61 times that). The
- * client is echobot, forked. */
+ * Each transcript is played on a real socket. The server's part is sent in chunks of 1,
+ * 2, 3, 7 and 64 bytes, and whole (very long steps in chunks of 61 times that). The
+ * client is a fork that runs echobot's code. */
 #define main echobot_main
 #include "../../echobot.c"
 #undef main
@@ -63,13 +67,13 @@ enum { MAX_STEPS = 200, MAX_VARS = 20, LONG_STEP = 20000 /* bytes */, PATIENCE =
 struct step {
 	char what[10];          /* "S", "C", "close", ... */
 	char *text;
-	char *file;             /* where it stands */
+	char *file;             /* where the step stands */
 	int line;
 };
 
 struct play {
 	const char *file;       /* a transcript or a disaster */
-	const char *part;       /* after which the disaster happens, or NULL */
+	const char *part;       /* the part after which the disaster happens, or NULL */
 	int elsewhere;          /* are the lines that we read for other parts? */
 	char *awaited;          /* what the client waits for at the end of the part, or NULL */
 	struct step steps[MAX_STEPS];
@@ -79,15 +83,15 @@ struct play {
 	long timeout;           /* of the client's login, ms */
 	long ping_after, ping_timeout; /* ms, see "patience" */
 	int create;             /* the account, if there is none */
-	char *ask;              /* whom it asks for a ping, or NULL */
+	char *ask;              /* whom the client pings, or NULL */
 	char *run;              /* the program that is the client, or NULL */
-	char *join;             /* the room that it enters, and behind a space the nick, or NULL */
-	char *resource;         /* the resource that it asks for, or NULL */
+	char *join;             /* the room that the client enters, a space, and the nick, or NULL */
+	char *resource;         /* the resource that the client asks for, or NULL */
 	size_t chunk;           /* bytes sent at once */
 	int listener, peer, report_fd;
 	struct buffer printed;  /* what the program has printed */
 	pid_t child;
-	struct buffer in;       /* from the client, not yet compared */
+	struct buffer in;       /* bytes from the client that have not been compared yet */
 	char *first, *challenge; /* of the SCRAM login: n=...,r=... and r=...,s=...,i=... */
 };
 
@@ -104,8 +108,8 @@ static char *must(char *s)
 	return s;
 }
 
-/* Returns how long a file's name is without its folder, which begins at *name, and
- * without what follows the last dot. */
+/* Sets *name to the file's name without its folder. Returns the length of the name up to the last
+ * dot. */
 static int base_name(const char *file, const char **name)
 {
 	const char *slash = strrchr(file, '/'), *dot = strrchr(file, '.');
@@ -171,7 +175,7 @@ static char *beside(const struct play *p, const char *name, const char *ending)
 	return must(print("%.*s%s%s", (int)(own - p->file), p->file, name, ending));
 }
 
-/* Is the line not a step but a setting? Then takes it. */
+/* Takes a line that is a setting. Returns 1, or 0 if it is a step. */
 static int take_setting(struct play *p, const char *name, char *text)
 {
 	struct { const char *name; char **to; } texts[] = {
@@ -198,7 +202,7 @@ static int take_setting(struct play *p, const char *name, char *text)
 	return 1;
 }
 
-/* Is the word in the list? Spaces part words. */
+/* True if the word is in the list, in which spaces separate words. */
 static int is_listed(const char *word, const char *list)
 {
 	size_t n = strlen(word);
@@ -263,7 +267,7 @@ static void load(struct play *p, const char *file)
 	fclose(f);
 }
 
-/* Puts what the client waits for where the disaster says so. */
+/* Replaces {awaited} in the text of a disaster. */
 static void name_awaited(struct play *p, struct step *s)
 {
 	static const char name[] = "{awaited}";
@@ -327,7 +331,7 @@ static const char *get_var(const struct play *p, const char *name, size_t n)
 	return NULL;
 }
 
-/* Where the } is, of the { at s. */
+/* Returns the position of the } for the { at s. */
 static const char *brace(const char *s)
 {
 	const char *end = strchr(s, '}');
@@ -337,7 +341,7 @@ static const char *brace(const char *s)
 	return end;
 }
 
-/* Returns where the ) of base64( or repeat( is. */
+/* Returns the position of the ) that ends base64( or repeat(. */
 static const char *closing(const char *s)
 {
 	while (*s && *s != ')')
@@ -345,7 +349,7 @@ static const char *closing(const char *s)
 	return s;
 }
 
-/* The text of an S: step as it is sent. */
+/* Appends the text of an S: step in the form in which it is sent. */
 static void expand(struct play *p, const char *s, const char *end, struct buffer *out)
 {
 	struct buffer inner = {0};
@@ -381,7 +385,7 @@ static void expand(struct play *p, const char *s, const char *end, struct buffer
 	}
 }
 
-/* {proof} and {signature} for the client's last SCRAM message, c=...,r=...,p=... */
+/* Sets {proof} and {signature} for the client's last SCRAM message, c=...,r=...,p=... */
 static void set_proof(struct play *p, const char *final)
 {
 	uint8_t salted[20], proof[20], signature[20];
@@ -408,7 +412,7 @@ static void set_proof(struct play *p, const char *final)
 
 static long match_text(struct play *p, const char *s, const char *end, const char *got, size_t n);
 
-/* base64(s...) against what has come: up to the next <. */
+/* Compares base64(s...) with the received bytes up to the next <. */
 static long match_base64(struct play *p, const char *s, const char *end, const char *got, size_t n)
 {
 	const char *stop = memchr(got, '<', n);
@@ -430,8 +434,8 @@ static long match_base64(struct play *p, const char *s, const char *end, const c
 	return fits == (long)len ? stop - got : -1;
 }
 
-/* How many of the n bytes that have come match the text of a C: step: all of
- * it; 0 when more must come; -1 when they differ. */
+/* Compares n received bytes with the text of a C: step. Returns the length of the match if the
+ * whole text has come, 0 if more bytes are needed, or -1 if they differ. */
 static long match_text(struct play *p, const char *s, const char *end, const char *got, size_t n)
 {
 	size_t at = 0, len;
@@ -471,7 +475,7 @@ static long match_text(struct play *p, const char *s, const char *end, const cha
 
 /* ------------------------------------------------------------- The two sides */
 
-/* What the bot knows: the transcript, and the pipe it tells its story through. */
+/* The bot's data: the transcript, and the pipe through which the bot reports. */
 struct stage {
 	const struct play *play;
 	int fd;
@@ -530,15 +534,15 @@ static void begin(struct xmpp *x)
 	}
 }
 
-/* Not by exit(): there a sanitizer looks for leaks, which takes it longer than all
- * that the process has done. test_memory.c counts blocks instead. */
+/* Ends the process without exit(). In exit() a sanitizer looks for leaks, which takes longer than
+ * everything else in the process. test_memory.c counts blocks instead. */
 static void end_process(int status)
 {
 	fflush(stdout);
 	_exit(status);
 }
 
-/* The client, in a process of its own: echobot, but for where its reason goes. */
+/* Runs the client in this process. It is echobot, except that it reports to the player. */
 static void be_client(const struct play *p, int port, int fd)
 {
 	struct stage stage = {p, fd};
@@ -569,20 +573,20 @@ static void be_client(const struct play *p, int port, int fd)
 	end_process(0);
 }
 
-/* The client, where it is a program; the exec keeps the number of the process. */
+/* Runs the program that is the client. The exec keeps the process ID. */
 static void be_program(const struct play *p, int port, int fd)
 {
 	char *line = must(print("exec %s -p %d 2>&1", p->run, port));
 
 	if (dup2(fd, STDOUT_FILENO) < 0)
 		die("dup2");
-	if (p->chunk != 7) /* once will do */
+	if (p->chunk != 7) /* looking for leaks once is enough */
 		setenv("ASAN_OPTIONS", "detect_leaks=0", 0);
 	execl("/bin/sh", "sh", "-c", line, (char *)NULL);
 	die("/bin/sh");
 }
 
-/* A process begins. 0 in it, its number here. */
+/* Forks. Returns 0 in the new process, and its ID in this one. */
 static pid_t new_process(void)
 {
 	pid_t pid;
@@ -594,7 +598,7 @@ static pid_t new_process(void)
 	return pid;
 }
 
-/* A listening socket on a free port of the loopback, and the client calls. */
+/* Listens on a free port of the loopback, and starts the client. */
 static void open_stage(struct play *p)
 {
 	struct sockaddr_in a = {0};
@@ -644,7 +648,7 @@ static void close_stage(struct play *p)
 	forget(p);
 }
 
-/* Waits for input on fd, so many ms; -1 when there is none. */
+/* Waits at most `ms` ms for input on fd. Returns 0, or -1 if there is none. */
 static int wait_ms(int fd, long ms)
 {
 	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
@@ -692,7 +696,7 @@ static int server_says(struct play *p, const struct step *s)
 	}
 	buffer_free(&out);
 	free(text);
-	return 0; /* if the client has hung up, the reason it gives will show */
+	return 0; /* if the client has hung up, its reason will show why */
 }
 
 static int client_says(struct play *p, const struct step *s)
@@ -731,7 +735,8 @@ static int server_closes(struct play *p, const struct step *s)
 	return 0;
 }
 
-/* The client's next report must begin like this line; be this, if it is empty. */
+/* Compares the client's next report with this line. The report must begin with it, or be equal
+ * to it if the line has no text. */
 static int check_report(struct play *p, const struct step *s)
 {
 	char got[400] = "", *want = must(print("%s: %s", s->what, s->text));
@@ -770,7 +775,8 @@ static int program_ends(struct play *p, const struct step *s)
 	return 0;
 }
 
-/* All that the program has printed begins with a line break, so that its first line is like others. */
+/* Looks for a line in the output of the program. A line break is put before the output, so that the
+ * first line can be found like the others. */
 static int program_has_printed(struct play *p, const struct step *s)
 {
 	char *line = must(print("\n%s\n", s->text)), buf[4096];
@@ -831,7 +837,7 @@ static int reap(void)
 	return wait(&status) < 0 || status != 0;
 }
 
-/* What is to be played: a transcript, or a disaster and the part before it. */
+/* A job is to play a transcript, or a part and then a disaster. */
 struct job {
 	char *file, *part;
 };
@@ -867,8 +873,8 @@ static void add_disaster(const char *file)
 	fclose(f);
 }
 
-/* Plays a transcript in chunks of all sizes. What takes time is waiting, so they
- * all run at once, each in a process of its own. Returns how many went wrong. */
+/* Plays a transcript in chunks of all sizes. Most of the time is spent waiting, so all sizes run
+ * at once, each in its own process. Returns the number of failures. */
 static int play_job(const struct job *job)
 {
 	static const size_t chunks[] = {1, 2, 3, 7, 64, 1 << 20};

@@ -2,14 +2,14 @@
 
 takes_transcripts() { echo 15; }
 
-# Some of them are for jumperbot, which the player finds in the PATH.
+# Plays all transcripts. Some run jumperbot, which the player finds in the PATH.
 transcripts_play() { # transcripts_play FLAGS...
 	compiles "$how" jumperbot.c "$@" &&
 		PATH=$tmp/$how:$PATH "$tmp/$how/play" test/transcripts/*.txt test/transcripts/*.disaster
 }
 
-# A part is a stage of the login if it says what the client awaits. Does each
-# disaster say what is expected there?
+# True if each disaster says what is expected at each stage of the login. A part is a stage if it
+# says what the client awaits.
 stages_meet_disasters() {
 	stages=$(grep -l '^awaits ' test/transcripts/*.part | sed 's/.*\/\(.*\)\.part/\1/')
 	[ "$(echo "$stages" | wc -l)" -ge 11 ] || { echo "only $stages"; return 1; }
