@@ -43,8 +43,13 @@ static void write_down(struct xmpp *x, const struct xml_elem *message)
 int main(int argc, char **argv)
 {
 	struct xmpp_options options = {.user = "scribe", .password = "scribe", .host = "localhost"};
-	struct xmpp *bot = argc == 2 ? xmpp_new(&options) : NULL;
+	struct xmpp *bot;
 
+	if (argc != 2) {
+		fputs("usage: scribe room@service\n", stderr);
+		return 2;
+	}
+	bot = xmpp_new(&options);
 	if (!bot)
 		return 1;
 	bot->on_ready = enter;
