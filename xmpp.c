@@ -135,7 +135,7 @@ struct request {
 	struct request *next;
 	char id[24];
 	char *to;               /* the entity that was asked; NULL for our own account */
-	int64_t deadline;
+	int64_t due;
 	xmpp_answer *callback;  /* may be NULL */
 	void *data;
 };
@@ -145,14 +145,14 @@ struct conn {
 	struct xmpp_options o;  /* with defaults filled in; reconnect and create may become 0 */
 	enum state state;
 	int64_t due;            /* the timer of this state; see enum state */
-	int64_t wake;           /* when to call on_wake; 0 for never */
+	int64_t wake_due;       /* when to call on_wake; 0 for never */
 	int64_t ready_at;       /* when a login last succeeded; 0: never */
 	int losses;             /* the number of losses in a row */
 	int fd;                 /* the socket, or -1 */
 	pid_t tunnel;           /* the command that carries the stream, or 0 */
 	struct addrinfo *addrs; /* the addresses of the server, while connecting */
 	struct addrinfo *addr;  /* the next one to try */
-	int private;            /* what we send stays on this machine, or a tunnel protects it */
+	int safe;               /* what we send stays on this machine, or a tunnel protects it */
 	int pinged;             /* we have sent a ping and received nothing since */
 	int wants_session;      /* the server insists on a session */
 	struct buffer out;      /* bytes that have not been sent yet */
@@ -355,7 +355,7 @@ static void end_tunnel(struct conn *c)
 static void tear_down(struct conn *c)
 {
 	c->state = CLOSED;
-	c->due = c->wake = 0;
+	c->due = c->wake_due = 0;
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
@@ -468,7 +468,7 @@ void xmpp_close(struct xmpp *x)
 		lose(c, NULL);
 	else if (c->state < CLOSING) {
 		c->state = CLOSING;
-		c->wake = 0;
+		c->wake_due = 0;
 		c->due = ms_from_now(CLOSE_TIMEOUT);
 		say(c, "</stream:stream>");
 	}
@@ -563,7 +563,7 @@ static int connect_next(struct conn *c, int error)
 	while (c->addr && c->fd < 0) {
 		c->fd = dial(c->addr);
 		error = c->fd < 0 ? errno : 0;
-		c->private = is_loopback(c->addr->ai_addr);
+		c->safe = is_loopback(c->addr->ai_addr);
 		c->addr = c->addr->ai_next;
 	}
 	if (c->fd < 0 && error == EMFILE)
@@ -630,7 +630,7 @@ static int open_tunnel(struct conn *c)
 	if (c->fd < 0 || c->tunnel < 0)
 		return lose(c, "cannot start the tunnel: %s", strerror(errno));
 	setpgid(c->tunnel, c->tunnel); /* here and in the child, since either may run first */
-	c->private = 1;
+	c->safe = 1;
 	c->due = ms_from_now(c->o.login_timeout);
 	return open_stream(c, WAIT_HEADER);
 }
@@ -751,7 +751,7 @@ static int choose_mechanism(struct conn *c, const struct xml_elem *e)
 		return give_up(c, "the server requires TLS, so use -x '" TLS_COMMAND "'");
 	if (offers(mechanisms, "SCRAM-SHA-1"))
 		c->begin_login = begin_scram;
-	else if (offers(mechanisms, "PLAIN") && c->private)
+	else if (offers(mechanisms, "PLAIN") && c->safe)
 		c->begin_login = begin_plain;
 	else
 		return give_up(c, "the server offers no mechanism that we can use: SCRAM-SHA-1, "
@@ -764,7 +764,7 @@ static int choose_mechanism(struct conn *c, const struct xml_elem *e)
  * XEP-0077 section 3.1: in-band registration, before the login. */
 static int create_account(struct conn *c)
 {
-	if (!c->private)
+	if (!c->safe)
 		return give_up(c, "creating an account needs a tunnel or a server on this machine");
 	c->state = WAIT_ACCOUNT;
 	return say(c, "<iq type='set' id='register'><query xmlns='jabber:iq:register'>"
@@ -1140,7 +1140,7 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 	if (!r)
 		return -1;
 	*r = (struct request){.to = to ? strdup(to) : NULL, .callback = callback, .data = data};
-	r->deadline = ms_from_now(REQUEST_TIMEOUT);
+	r->due = ms_from_now(REQUEST_TIMEOUT);
 	snprintf(r->id, sizeof r->id, "request%u", ++c->requests_made);
 	if ((to && !r->to) || xmpp_send(x, iq_format(to), type, r->id, to, payload)) {
 		free(r->to);
@@ -1318,7 +1318,7 @@ static void receive(struct conn *c, char *buf)
 
 void xmpp_wake_after(struct xmpp *x, long ms)
 {
-	conn_of(x)->wake = ms < 0 || conn_of(x)->state == CLOSING ? 0 : ms_from_now(ms);
+	conn_of(x)->wake_due = ms < 0 || conn_of(x)->state == CLOSING ? 0 : ms_from_now(ms);
 }
 
 /* C: <iq type='get' id='ping' to='HOST'><ping xmlns='urn:xmpp:ping'/></iq>
@@ -1355,10 +1355,10 @@ static void check_timers(struct conn *c, int64_t now)
 {
 	if (c->due && now >= c->due)
 		time_is_up(c);
-	while (c->requests && now >= c->requests->deadline)
+	while (c->requests && now >= c->requests->due)
 		answer_request(c, &c->requests, NULL);
-	if (c->wake && now >= c->wake) {
-		c->wake = 0;
+	if (c->wake_due && now >= c->wake_due) {
+		c->wake_due = 0;
 		if (c->x.on_wake)
 			c->x.on_wake(&c->x);
 	}
@@ -1387,9 +1387,9 @@ static int add_fds(const struct conn *c, fd_set *readable, fd_set *writable, int
 		FD_SET(c->fd, readable);
 	if (c->fd >= 0 && (c->state == CONNECTING || c->out.start < c->out.end))
 		FD_SET(c->fd, writable);
-	*until = earlier(*until, earlier(c->due, c->wake));
+	*until = earlier(*until, earlier(c->due, c->wake_due));
 	if (c->requests)
-		*until = earlier(*until, c->requests->deadline);
+		*until = earlier(*until, c->requests->due);
 	return 1;
 }
 
