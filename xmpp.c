@@ -270,7 +270,11 @@ static int queue_v(struct conn *c, const char *format, va_list ap)
 	return 0;
 }
 
-static int lose(struct conn *c, const char *format, ...);
+/* Both end a connection, and return -1. After lose(), it may be better next time; after give_up(),
+ * another attempt would fail as well. See end(). */
+#define lose(c, ...)    end(c, 0, __VA_ARGS__)
+#define give_up(c, ...) end(c, 1, __VA_ARGS__)
+static int end(struct conn *c, int recurs, const char *format, ...);
 
 /* Queues output of the library itself. Output that is too long is dropped, since a peer may have
  * caused its length. Any other failure ends the connection. Returns 0, or -1 if it has ended. */
@@ -404,19 +408,23 @@ static void tidy(char *reason)
 }
 
 /* Ends a connection. `format` gives the reason; it is NULL if the bot closed the connection.
- * Errors while closing are not reported. The next attempt follows within `longest` ms, or never
- * if that is 0. */
-static void end(struct conn *c, uint32_t longest, const char *format, va_list ap)
+ * Errors while closing are not reported. If the error would recur, this is final. But once a login
+ * has succeeded, the error may be temporary, so we retry after a longer pause. Always returns -1,
+ * so that a caller can return what this returns. */
+static int end(struct conn *c, int recurs, const char *format, ...)
 {
 	char reason[REASON_SIZE];
 	enum state state = c->state;
+	va_list ap;
 
 	if (state == CLOSED)
-		return;
+		return -1;
 	if (state == CLOSING)
 		format = NULL;
 	if (format) {
+		va_start(ap, format);
 		vsnprintf(reason, sizeof reason, format, ap);
+		va_end(ap);
 		tidy(reason);
 	}
 	c->state = CLOSED; /* so that say() cannot end it once more */
@@ -425,35 +433,12 @@ static void end(struct conn *c, uint32_t longest, const char *format, va_list ap
 	if (state == READY && now_ms() - c->ready_at >= HEALTHY)
 		c->losses = 0;
 	tear_down(c);
-	if (format && c->o.reconnect && longest > 0)
-		c->due = next_attempt(c, longest);
+	if (format && c->o.reconnect && (!recurs || c->ready_at))
+		c->due = next_attempt(c, recurs ? REFUSED_RETRY : LAST_RETRY);
 	if (c->x.on_close)
 		c->x.on_close(&c->x, format ? reason : NULL);
 	if (c->due)
 		c->state = WAITING;
-}
-
-/* Ends a connection that may be better next time. Always returns -1, so that a caller can return
- * what this returns. */
-static int lose(struct conn *c, const char *format, ...)
-{
-	va_list ap;
-
-	va_start(ap, format);
-	end(c, LAST_RETRY, format, ap);
-	va_end(ap);
-	return -1;
-}
-
-/* Ends a connection for good, since another attempt would fail as well. But once a login has
- * succeeded, the error may be temporary, so we retry after a longer pause. Always returns -1. */
-static int give_up(struct conn *c, const char *format, ...)
-{
-	va_list ap;
-
-	va_start(ap, format);
-	end(c, c->ready_at ? REFUSED_RETRY : 0, format, ap);
-	va_end(ap);
 	return -1;
 }
 
@@ -688,13 +673,12 @@ const char *xmpp_error_condition(const struct xml_elem *stanza)
 }
 
 /* Ends a connection because of an error that the server has sent. Always returns -1. */
-static int refused(struct conn *c, int temporary, const char *what, const struct xml_elem *error,
+static int refused(struct conn *c, int recurs, const char *what, const struct xml_elem *error,
                    const char *ns)
 {
 	const struct xml_elem *text = xml_child(error, "text", ns);
-	int (*how)(struct conn *, const char *, ...) = temporary ? lose : give_up;
 
-	return how(c, "%s: %s %s", what, condition_of(error, ns), text ? text->text : "");
+	return end(c, recurs, "%s: %s %s", what, condition_of(error, ns), text ? text->text : "");
 }
 
 /* S: <stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>...
@@ -702,19 +686,19 @@ static int refused(struct conn *c, int temporary, const char *what, const struct
  * both reconnected, they would throw each other out for ever. */
 static int stream_error(struct conn *c, const struct xml_elem *e)
 {
-	static const char *const final[] = {
+	static const char *const recurring[] = {
 		"host-gone", "host-unknown", "not-authorized", "policy-violation", "see-other-host",
 		"unsupported-version"
 	};
 	const char *condition = condition_of(e, NS_STREAMS);
-	int temporary = 1;
+	int recurs = 0;
 	size_t i;
 
 	if (!strcmp(condition, "conflict"))
 		c->o.reconnect = 0;
-	for (i = 0; i < sizeof final / sizeof *final; i++)
-		temporary &= strcmp(condition, final[i]) != 0;
-	return refused(c, temporary, "stream error", e, NS_STREAMS);
+	for (i = 0; i < sizeof recurring / sizeof *recurring; i++)
+		recurs |= !strcmp(condition, recurring[i]);
+	return refused(c, recurs, "stream error", e, NS_STREAMS);
 }
 
 /* S: <mechanism>SCRAM-SHA-1</mechanism>
@@ -778,7 +762,7 @@ static int request_refused(struct conn *c, const struct xml_elem *e, const char 
 {
 	const struct xml_elem *error = xml_child(e, "error", NULL);
 
-	return refused(c, !error || xml_has(error, "type", "wait"), what, error, NS_STANZAS);
+	return refused(c, error && !xml_has(error, "type", "wait"), what, error, NS_STANZAS);
 }
 
 /* S: <iq type='result' id='register'/>
@@ -963,9 +947,9 @@ static int take_success(struct conn *c, const struct xml_elem *e)
  * We do not try another mechanism: that would be a downgrade. */
 static int login_refused(struct conn *c, const struct xml_elem *e)
 {
-	int temporary = xml_child(e, "temporary-auth-failure", NS_SASL) != NULL;
+	int recurs = !xml_child(e, "temporary-auth-failure", NS_SASL);
 
-	return refused(c, temporary, "login refused", e, NS_SASL);
+	return refused(c, recurs, "login refused", e, NS_SASL);
 }
 
 /* ----------------------------------------------------------------- Binding */
