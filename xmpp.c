@@ -295,9 +295,7 @@ static int would_block(void)
 	return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
 
-/* Sends as much as the socket takes now. If the server has closed the connection, it may have sent
- * a reason that we have not read yet. Then the output is discarded, and recv() will report the
- * end. Returns 0, or -1 if the connection is broken in another way. */
+/* Sends as much as the socket takes now. Returns 0, or -1 and sets errno if it is broken. */
 static int flush(struct conn *c)
 {
 	struct buffer *b = &c->out;
@@ -305,8 +303,6 @@ static int flush(struct conn *c)
 
 	while (b->start < b->end) {
 		n = send(c->fd, b->bytes + b->start, b->end - b->start, MSG_NOSIGNAL);
-		if (n < 0 && (errno == EPIPE || errno == ECONNRESET))
-			n = (ssize_t)(b->end - b->start);
 		if (n < 0)
 			return would_block() ? 0 : -1;
 		buffer_consume(b, (size_t)n);
@@ -1354,10 +1350,11 @@ static int64_t earlier(int64_t a, int64_t b)
 	return !a || (b && b < a) ? b : a;
 }
 
-/* Sends all output of this turn together. */
+/* Sends all output of this turn together. If the server has closed the connection, recv() will
+ * report the end, perhaps after a reason that we have not read yet. */
 static void before_select(struct conn *c)
 {
-	if (c->state > CONNECTING && c->fd >= 0 && flush(c))
+	if (flush(c) && errno != EPIPE && errno != ECONNRESET)
 		lose(c, "connection lost: %s", strerror(errno));
 }
 
