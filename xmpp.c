@@ -44,8 +44,9 @@
  *     connecting  TCP, or a command that adds TLS
  *     the stream  headers, features, and the account
  *     SASL        proving who we are: PLAIN and SCRAM-SHA-1
+ *     iqs         questions and answers: ours, and those of others
  *     binding     from the second stream to ready
- *     stanzas     what goes on when we are logged in
+ *     stanzas     messages and presences, when we are logged in
  *     the table   which function handles which element in which state
  *     the loop    select(), reading, timers
  *     xmpp_new() and xmpp_free()
@@ -948,6 +949,83 @@ static int login_refused(struct conn *c, const struct xml_elem *e)
 	return refused(c, recurs, "login refused", e, NS_SASL);
 }
 
+/* --------------------------------------------------------------------- Iqs */
+
+/* Returns the format of an iq with a type, an id, `to` and content. Without `to` it is for our own
+ * account, or for the server on its behalf; then the first %r is NULL, and adds nothing. */
+static const char *iq_format(const char *to)
+{
+	return to ? "<iq type='%s' id='%s' to='%s'>%r</iq>" : "<iq type='%s' id='%s'>%r%r</iq>";
+}
+
+int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
+                 xmpp_answer *callback, void *data)
+{
+	struct conn *c = conn_of(x);
+	struct request *r = calloc(1, sizeof *r);
+
+	if (!r)
+		return -1;
+	*r = (struct request){.to = to ? strdup(to) : NULL, .callback = callback, .data = data};
+	r->due = ms_from_now(REQUEST_TIMEOUT);
+	snprintf(r->id, sizeof r->id, "request%u", ++c->requests_made);
+	if ((to && !r->to) || xmpp_send(x, iq_format(to), type, r->id, to, payload)) {
+		free(r->to);
+		free(r);
+		return -1;
+	}
+	*c->request_tail = r;
+	c->request_tail = &r->next;
+	return 0;
+}
+
+/* True if this is the answer to our iq with that id, which we sent to `to`. Anybody may send us an
+ * iq with any id, so only the entity that was asked is believed (RFC 6120 section 8.1.2.1). For our
+ * own account (NULL), the server may answer in the name of the account, in its own name, or without
+ * a name. Before the resource is bound, only the server can reach us. */
+static int is_answer(const struct conn *c, const struct xml_elem *e, const char *id, const char *to)
+{
+	const char *from = xml_get(e, "from"), *one = to ? to : from;
+	int answer = xml_has(e, "type", "result") || xml_has(e, "type", "error");
+
+	if (!answer || !xml_has(e, "id", id))
+		return 0;
+	if (to && from)
+		return xmpp_same_jid(to, from);
+	return !c->jid || !one || xmpp_same_jid(one, c->o.host) || xmpp_same_account(one, c->jid);
+}
+
+/* S: <iq type='get' from='...' id='...'><ping xmlns='urn:xmpp:ping'/></iq>
+ * C: <iq type='result' id='...' to='...'></iq>
+ * XEP-0199. Every other request must be answered, too (RFC 6120 section 8.2.3), unless the answer
+ * would be too long to send. */
+static int answer_iq(struct conn *c, const struct xml_elem *e, const char *id)
+{
+	static const char unavailable[] =
+		"<error type='cancel'><service-unavailable xmlns='" NS_STANZAS "'/></error>";
+	const char *from = xml_get(e, "from"), *format = iq_format(from);
+
+	if (xml_child(e, "ping", "urn:xmpp:ping"))
+		return say(c, format, "result", id, from, "");
+	return say(c, format, "error", id, from, unavailable);
+}
+
+static int take_iq(struct conn *c, const struct xml_elem *e)
+{
+	const char *id = xml_get(e, "id");
+	struct request **link = &c->requests;
+
+	if (!id)
+		return 0;
+	if (xml_has(e, "type", "get") || xml_has(e, "type", "set"))
+		return answer_iq(c, e, id);
+	while (*link && !is_answer(c, e, (*link)->id, (*link)->to))
+		link = &(*link)->next;
+	if (*link)
+		answer_request(c, link, e);
+	return 0;
+}
+
 /* ----------------------------------------------------------------- Binding */
 
 /* C: <iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>
@@ -987,20 +1065,6 @@ static int become_ready(struct conn *c)
 		c->x.on_ready(&c->x);
 	return 0;
 }
-
-static int was_asked(const struct conn *c, const char *to, const char *from);
-
-/* True if this is the server's answer to our iq with that id. As soon as the resource is bound,
- * others may send us iqs as well. */
-static int is_answer(const struct conn *c, const struct xml_elem *e, const char *id,
-                     const char *to)
-{
-	int answer = xml_has(e, "type", "result") || xml_has(e, "type", "error");
-
-	return answer && xml_has(e, "id", id) && (!c->jid || was_asked(c, to, xml_get(e, "from")));
-}
-
-static int take_iq(struct conn *c, const struct xml_elem *e);
 
 /* S: <iq type='result' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>
  *      <jid>user@host/resource</jid></bind></iq>
@@ -1102,77 +1166,6 @@ int xmpp_same_account(const char *a, const char *b)
 int xmpp_same_jid(const char *a, const char *b)
 {
 	return xmpp_same_account(a, b) && !strcmp(a + strcspn(a, "/"), b + strcspn(b, "/"));
-}
-
-/* Returns the format of an iq with a type, an id, `to` and content. Without `to` it is for our own
- * account, or for the server on its behalf; then the first %r is NULL, and adds nothing. */
-static const char *iq_format(const char *to)
-{
-	return to ? "<iq type='%s' id='%s' to='%s'>%r</iq>" : "<iq type='%s' id='%s'>%r%r</iq>";
-}
-
-int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
-                 xmpp_answer *callback, void *data)
-{
-	struct conn *c = conn_of(x);
-	struct request *r = calloc(1, sizeof *r);
-
-	if (!r)
-		return -1;
-	*r = (struct request){.to = to ? strdup(to) : NULL, .callback = callback, .data = data};
-	r->due = ms_from_now(REQUEST_TIMEOUT);
-	snprintf(r->id, sizeof r->id, "request%u", ++c->requests_made);
-	if ((to && !r->to) || xmpp_send(x, iq_format(to), type, r->id, to, payload)) {
-		free(r->to);
-		free(r);
-		return -1;
-	}
-	*c->request_tail = r;
-	c->request_tail = &r->next;
-	return 0;
-}
-
-/* True if `from` is the entity that we asked. Anybody may send us an iq with any id, so only the
- * entity that was asked is believed (RFC 6120 section 8.1.2.1). For our own account, the server may
- * answer in the name of the account, in its own name, or without a name. */
-static int was_asked(const struct conn *c, const char *to, const char *from)
-{
-	const char *one = to ? to : from;
-
-	if (to && from)
-		return xmpp_same_jid(to, from);
-	return !one || xmpp_same_jid(one, c->o.host) || xmpp_same_account(one, c->jid);
-}
-
-/* S: <iq type='get' from='...' id='...'><ping xmlns='urn:xmpp:ping'/></iq>
- * C: <iq type='result' id='...' to='...'></iq>
- * XEP-0199. Every other request must be answered, too (RFC 6120 section 8.2.3), unless the answer
- * would be too long to send. */
-static int answer_iq(struct conn *c, const struct xml_elem *e, const char *id)
-{
-	static const char unavailable[] =
-		"<error type='cancel'><service-unavailable xmlns='" NS_STANZAS "'/></error>";
-	const char *from = xml_get(e, "from"), *format = iq_format(from);
-
-	if (xml_child(e, "ping", "urn:xmpp:ping"))
-		return say(c, format, "result", id, from, "");
-	return say(c, format, "error", id, from, unavailable);
-}
-
-static int take_iq(struct conn *c, const struct xml_elem *e)
-{
-	const char *id = xml_get(e, "id");
-	struct request **link = &c->requests;
-
-	if (!id)
-		return 0;
-	if (xml_has(e, "type", "get") || xml_has(e, "type", "set"))
-		return answer_iq(c, e, id);
-	while (*link && !is_answer(c, e, (*link)->id, (*link)->to))
-		link = &(*link)->next;
-	if (*link)
-		answer_request(c, link, e);
-	return 0;
 }
 
 /* Gives a message or presence to the bot. */
