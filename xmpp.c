@@ -42,8 +42,8 @@
  *     output      the queue of bytes that wait until the socket takes them
  *     ends        how a connection ends, and how it comes back
  *     connecting  TCP, or a command that adds TLS
- *     the stream  headers, features, and the account
- *     SASL        proving who we are: PLAIN and SCRAM-SHA-1
+ *     the stream  headers, errors, and the account
+ *     SASL        choosing a mechanism, PLAIN or SCRAM-SHA-1, and proving who we are
  *     iqs         questions and answers: ours, and those of others
  *     binding     from the second stream to ready
  *     stanzas     messages and presences, when we are logged in
@@ -698,48 +698,6 @@ static int stream_error(struct conn *c, const struct xml_elem *e)
 	return refused(c, recurs, "stream error", e, NS_STREAMS);
 }
 
-/* S: <mechanism>SCRAM-SHA-1</mechanism>
- * White space around the name does not matter. */
-static int offers(const struct xml_elem *mechanisms, const char *name)
-{
-	static const char space[] = " \t\r\n";
-	const struct xml_elem *m = mechanisms ? mechanisms->children : NULL;
-	size_t n = strlen(name);
-	const char *word;
-
-	for (; m; m = m->next) {
-		word = m->text + strspn(m->text, space);
-		if (!strcmp(m->name, "mechanism") && !strncmp(word, name, n)
-		    && !word[n + strspn(word + n, space)])
-			return 1;
-	}
-	return 0;
-}
-
-static int begin_plain(struct conn *c);
-static int begin_scram(struct conn *c);
-static int create_account(struct conn *c);
-
-/* S: <stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
- *      <mechanism>SCRAM-SHA-1</mechanism>...</mechanisms></stream:features>
- * RFC 6120 section 6.4.1. */
-static int choose_mechanism(struct conn *c, const struct xml_elem *e)
-{
-	const struct xml_elem *mechanisms = xml_child(e, "mechanisms", NS_SASL);
-	const struct xml_elem *tls = xml_child(e, "starttls", NS_TLS);
-
-	if (tls && (!mechanisms || xml_child(tls, "required", NS_TLS)))
-		return give_up(c, "the server requires TLS, so use -x '" TLS_COMMAND "'");
-	if (offers(mechanisms, "SCRAM-SHA-1"))
-		c->begin_login = begin_scram;
-	else if (offers(mechanisms, "PLAIN") && c->safe)
-		c->begin_login = begin_plain;
-	else
-		return give_up(c, "the server offers no mechanism that we can use: SCRAM-SHA-1, "
-		                  "or PLAIN through a tunnel or on this machine");
-	return c->o.create ? create_account(c) : c->begin_login(c);
-}
-
 /* C: <iq type='set' id='register'><query xmlns='jabber:iq:register'>
  *      <username>user</username><password>...</password></query></iq>
  * XEP-0077 section 3.1: in-band registration, before the login. */
@@ -829,6 +787,44 @@ static int begin_scram(struct conn *c)
 	c->state = WAIT_CHALLENGE;
 	return say_base64(c, "<auth xmlns='" NS_SASL "' mechanism='SCRAM-SHA-1'>%r</auth>",
 	                  &c->scram, 0);
+}
+
+/* S: <mechanism>SCRAM-SHA-1</mechanism>
+ * White space around the name does not matter. */
+static int offers(const struct xml_elem *mechanisms, const char *name)
+{
+	static const char space[] = " \t\r\n";
+	const struct xml_elem *m = mechanisms ? mechanisms->children : NULL;
+	size_t n = strlen(name);
+	const char *word;
+
+	for (; m; m = m->next) {
+		word = m->text + strspn(m->text, space);
+		if (!strcmp(m->name, "mechanism") && !strncmp(word, name, n)
+		    && !word[n + strspn(word + n, space)])
+			return 1;
+	}
+	return 0;
+}
+
+/* S: <stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
+ *      <mechanism>SCRAM-SHA-1</mechanism>...</mechanisms></stream:features>
+ * RFC 6120 section 6.4.1. */
+static int choose_mechanism(struct conn *c, const struct xml_elem *e)
+{
+	const struct xml_elem *mechanisms = xml_child(e, "mechanisms", NS_SASL);
+	const struct xml_elem *tls = xml_child(e, "starttls", NS_TLS);
+
+	if (tls && (!mechanisms || xml_child(tls, "required", NS_TLS)))
+		return give_up(c, "the server requires TLS, so use -x '" TLS_COMMAND "'");
+	if (offers(mechanisms, "SCRAM-SHA-1"))
+		c->begin_login = begin_scram;
+	else if (offers(mechanisms, "PLAIN") && c->safe)
+		c->begin_login = begin_plain;
+	else
+		return give_up(c, "the server offers no mechanism that we can use: SCRAM-SHA-1, "
+		                  "or PLAIN through a tunnel or on this machine");
+	return c->o.create ? create_account(c) : c->begin_login(c);
 }
 
 /* Reads the server's first message, and hashes the password with its salt and rounds. Returns
