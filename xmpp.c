@@ -149,9 +149,10 @@ struct conn {
 	int64_t wake_due;       /* when to call on_wake; 0 for never */
 	int64_t ready_at;       /* when a login last succeeded; 0: never */
 	int losses;             /* the number of losses in a row */
+	char port[16];          /* o.port or the default, as a string */
 	int fd;                 /* the socket, or -1 */
 	pid_t tunnel;           /* the command that carries the stream, or 0 */
-	struct addrinfo *addrs; /* the addresses of the server, while connecting */
+	struct addrinfo *addrs; /* the addresses of the server, or NULL with a tunnel */
 	struct addrinfo *addr;  /* the next one to try */
 	int safe;               /* what we send stays on this machine, or a tunnel protects it */
 	int pinged;             /* we have sent a ping and received nothing since */
@@ -552,8 +553,8 @@ static int connect_next(struct conn *c, int error)
 		return lose(c, "too many connections: no descriptor is left (ulimit -n), or none "
 		               "below %d, which is the limit of select()", FD_SETSIZE);
 	if (c->fd < 0)
-		return lose(c, "cannot connect to %s port %d: %s",
-		            c->o.server, c->o.port, strerror(error));
+		return lose(c, "cannot connect to %s port %s: %s",
+		            c->o.server, c->port, strerror(error));
 	c->due = ms_from_now(c->addr ? ATTEMPT_TIMEOUT : c->o.login_timeout);
 	return 0;
 }
@@ -568,8 +569,6 @@ static int connected(struct conn *c)
 		error = errno;
 	if (error)
 		return connect_next(c, error);
-	freeaddrinfo(c->addrs);
-	c->addrs = c->addr = NULL;
 	c->due = ms_from_now(c->o.login_timeout);
 	return open_stream(c, WAIT_HEADER);
 }
@@ -578,15 +577,13 @@ static int connected(struct conn *c)
 static void run_tunnel(const struct conn *c, int io)
 {
 	static const int signals[] = {SIGINT, SIGTERM, SIGPIPE, SIGCHLD};
-	char port[16];
 	size_t i;
 
 	setpgid(0, 0);
 	for (i = 0; i < sizeof signals / sizeof *signals; i++)
 		signal(signals[i], SIG_DFL);
-	snprintf(port, sizeof port, "%d", c->o.port);
 	if (setenv("XMPP_HOST", c->o.host, 1) || setenv("XMPP_SERVER", c->o.server, 1)
-	    || setenv("XMPP_PORT", port, 1) || dup2(io, 0) < 0 || dup2(io, 1) < 0)
+	    || setenv("XMPP_PORT", c->port, 1) || dup2(io, 0) < 0 || dup2(io, 1) < 0)
 		_exit(127);
 	if (io > 1)
 		close(io);
@@ -623,19 +620,15 @@ static int open_tunnel(struct conn *c)
 static int start(struct conn *c)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_protocol = IPPROTO_TCP};
-	char port[16];
 	int error;
 
 	c->state = CONNECTING;
-	c->due = 0;
-	c->pinged = 0;
 	c->resource = c->o.resource;
 	free(c->jid);
 	c->jid = NULL;
 	if (c->o.tunnel)
 		return open_tunnel(c);
-	snprintf(port, sizeof port, "%d", c->o.port);
-	error = getaddrinfo(c->o.server, port, &hints, &c->addrs);
+	error = getaddrinfo(c->o.server, c->port, &hints, &c->addrs);
 	if (error)
 		return lose(c, "cannot find %s: %s", c->o.server,
 		            error == EAI_SYSTEM ? strerror(errno) : gai_strerror(error));
@@ -1269,9 +1262,10 @@ static void parse(struct conn *c, const char *p, size_t n)
 	} while (event != XML_MORE && c->fd >= 0);
 }
 
-static void receive(struct conn *c, char *buf)
+static void receive(struct conn *c)
 {
-	ssize_t n = recv(c->fd, buf, READ_SIZE, 0);
+	char buf[READ_SIZE];
+	ssize_t n = recv(c->fd, buf, sizeof buf, 0);
 
 	if (n > 0) {
 		c->pinged = 0;
@@ -1365,7 +1359,7 @@ static int add_fds(const struct conn *c, fd_set *readable, fd_set *writable, int
 
 /* Handles what has happened. Timers come last, so that an answer that arrived in time still counts
  * if we read it late. `now` is read once for all connections, which is faster. */
-static void after_select(struct conn *c, const fd_set *readable, const fd_set *writable, char *buf,
+static void after_select(struct conn *c, const fd_set *readable, const fd_set *writable,
                          int64_t now)
 {
 	if (c->state == CLOSED)
@@ -1373,7 +1367,7 @@ static void after_select(struct conn *c, const fd_set *readable, const fd_set *w
 	if (c->state == CONNECTING && FD_ISSET(c->fd, writable))
 		connected(c);
 	else if (c->state > CONNECTING && FD_ISSET(c->fd, readable))
-		receive(c, buf);
+		receive(c);
 	if (c->state != CLOSED)
 		check_timers(c, now);
 }
@@ -1398,7 +1392,6 @@ static int wait_ready(fd_set *readable, fd_set *writable, int64_t until, const s
  * between the two would not wake pselect(). */
 long xmpp_turn(struct xmpp **conns, size_t n, long ms)
 {
-	char buf[READ_SIZE];
 	fd_set readable, writable;
 	sigset_t all, mask;
 	int64_t now, until = ms < 0 ? 0 : ms_from_now(ms);
@@ -1422,7 +1415,7 @@ long xmpp_turn(struct xmpp **conns, size_t n, long ms)
 	sigprocmask(SIG_SETMASK, &mask, NULL);
 	now = now_ms();
 	for (i = 0; i < n && alive > 0; i++)
-		after_select(conn_of(conns[i]), &readable, &writable, buf, now);
+		after_select(conn_of(conns[i]), &readable, &writable, now);
 	return alive;
 }
 
@@ -1453,19 +1446,18 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	if (!o->user || !o->password || !o->host || o->port < 0 || o->port > 65535)
 		return NULL;
 	c = calloc(1, sizeof *c);
-	if (!c)
-		return NULL;
-	c->xs = xmlstream_new(0);
-	if (!c->xs) {
+	if (c)
+		c->xs = xmlstream_new(0);
+	if (!c || !c->xs) {
 		free(c);
 		return NULL;
 	}
 	c->o = *o;
 	c->o.server = o->server ? o->server : o->host;
-	c->o.port = o->port ? o->port : 5222;
 	c->o.login_timeout = o->login_timeout ? o->login_timeout : LOGIN_TIMEOUT;
 	c->o.ping_after = o->ping_after ? o->ping_after : PING_AFTER;
 	c->o.ping_timeout = o->ping_timeout ? o->ping_timeout : PING_TIMEOUT;
+	snprintf(c->port, sizeof c->port, "%d", o->port ? o->port : 5222);
 	c->due = ms_from_now(o->start_after);
 	c->fd = -1;
 	c->request_tail = &c->requests;
