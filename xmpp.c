@@ -718,10 +718,9 @@ static int request_refused(struct conn *c, const struct xml_elem *e, const char 
  * The second one says that there is such an account already, which is just as good. */
 static int take_account(struct conn *c, const struct xml_elem *e)
 {
-	const struct xml_elem *error = xml_child(e, "error", NULL);
-	int ours = xml_has(e, "id", "register");
+	int exists = xml_has(e, "type", "result") || !strcmp(xmpp_error_condition(e), "conflict");
 
-	if (!ours || (!xml_has(e, "type", "result") && !xml_child(error, "conflict", NS_STANZAS)))
+	if (!exists || !xml_has(e, "id", "register"))
 		return request_refused(c, e, "account refused");
 	c->o.create = 0;
 	return c->begin_login(c);
@@ -1063,11 +1062,10 @@ static int become_ready(struct conn *c)
 static int take_resource(struct conn *c, const struct xml_elem *e)
 {
 	const struct xml_elem *jid = xml_child(xml_child(e, "bind", NS_BIND), "jid", NS_BIND);
-	const struct xml_elem *error = xml_child(e, "error", NULL);
 
 	if (!is_answer(c, e, "bind", NULL))
 		return take_iq(c, e);
-	if (c->resource && xml_child(error, "conflict", NS_STANZAS)) {
+	if (c->resource && !strcmp(xmpp_error_condition(e), "conflict")) {
 		c->resource = NULL;
 		return ask_for_resource(c);
 	}
