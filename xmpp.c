@@ -1287,10 +1287,6 @@ void xmpp_wake_after(struct xmpp *x, long ms)
  * alive answers, even if only with an error because it does not support pings. */
 static void ping(struct conn *c)
 {
-	if (c->pinged) {
-		lose(c, "the server has not answered for %g s", (double)c->o.ping_timeout / 1000);
-		return;
-	}
 	c->pinged = 1;
 	c->due = ms_from_now(c->o.ping_timeout);
 	say(c, "<iq type='get' id='ping' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", c->o.host);
@@ -1303,8 +1299,10 @@ static void time_is_up(struct conn *c)
 		start(c);
 	else if (c->state == CONNECTING)
 		connect_next(c, ETIMEDOUT);
-	else if (c->state == READY)
+	else if (c->state == READY && !c->pinged)
 		ping(c);
+	else if (c->state == READY)
+		lose(c, "the server has not answered for %g s", (double)c->o.ping_timeout / 1000);
 	else if (c->state == CLOSING)
 		lose(c, NULL);
 	else
@@ -1360,11 +1358,9 @@ static int add_fds(const struct conn *c, fd_set *readable, fd_set *writable, int
 static void after_select(struct conn *c, const fd_set *readable, const fd_set *writable,
                          int64_t now)
 {
-	if (c->state == CLOSED)
-		return;
 	if (c->state == CONNECTING && FD_ISSET(c->fd, writable))
 		connected(c);
-	else if (c->state > CONNECTING && FD_ISSET(c->fd, readable))
+	else if (c->state > CONNECTING && c->fd >= 0 && FD_ISSET(c->fd, readable))
 		receive(c);
 	if (c->state != CLOSED)
 		check_timers(c, now);
