@@ -42,10 +42,11 @@
  *     output      the queue of bytes that wait until the socket takes them
  *     ends        how a connection ends, and how it comes back
  *     connecting  TCP, or a command that adds TLS
- *     the stream  headers, features, and the account
- *     SASL        proving who we are: PLAIN and SCRAM-SHA-1
+ *     the stream  headers, errors, and the account
+ *     SASL        choosing a mechanism, PLAIN or SCRAM-SHA-1, and proving who we are
+ *     iqs         questions and answers: ours, and those of others
  *     binding     from the second stream to ready
- *     stanzas     what goes on when we are logged in
+ *     stanzas     messages and presences, when we are logged in
  *     the table   which function handles which element in which state
  *     the loop    select(), reading, timers
  *     xmpp_new() and xmpp_free()
@@ -135,7 +136,7 @@ struct request {
 	struct request *next;
 	char id[24];
 	char *to;               /* the entity that was asked; NULL for our own account */
-	int64_t deadline;
+	int64_t due;
 	xmpp_answer *callback;  /* may be NULL */
 	void *data;
 };
@@ -145,14 +146,15 @@ struct conn {
 	struct xmpp_options o;  /* with defaults filled in; reconnect and create may become 0 */
 	enum state state;
 	int64_t due;            /* the timer of this state; see enum state */
-	int64_t wake;           /* when to call on_wake; 0 for never */
+	int64_t wake_due;       /* when to call on_wake; 0 for never */
 	int64_t ready_at;       /* when a login last succeeded; 0: never */
 	int losses;             /* the number of losses in a row */
+	char port[16];          /* o.port or the default, as a string */
 	int fd;                 /* the socket, or -1 */
 	pid_t tunnel;           /* the command that carries the stream, or 0 */
 	struct addrinfo *addrs; /* the addresses of the server, while connecting */
 	struct addrinfo *addr;  /* the next one to try */
-	int private;            /* what we send stays on this machine, or a tunnel protects it */
+	int safe;               /* what we send stays on this machine, or a tunnel protects it */
 	int pinged;             /* we have sent a ping and received nothing since */
 	int wants_session;      /* the server insists on a session */
 	struct buffer out;      /* bytes that have not been sent yet */
@@ -270,7 +272,11 @@ static int queue_v(struct conn *c, const char *format, va_list ap)
 	return 0;
 }
 
-static int lose(struct conn *c, const char *format, ...);
+/* Both end a connection, and return -1. After lose(), it may be better next time; after give_up(),
+ * another attempt would fail as well. See end(). */
+#define lose(c, ...)    end(c, 0, __VA_ARGS__)
+#define give_up(c, ...) end(c, 1, __VA_ARGS__)
+static int end(struct conn *c, int recurs, const char *format, ...);
 
 /* Queues output of the library itself. Output that is too long is dropped, since a peer may have
  * caused its length. Any other failure ends the connection. Returns 0, or -1 if it has ended. */
@@ -291,9 +297,7 @@ static int would_block(void)
 	return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
 
-/* Sends as much as the socket takes now. If the server has closed the connection, it may have sent
- * a reason that we have not read yet. Then the output is discarded, and recv() will report the
- * end. Returns 0, or -1 if the connection is broken in another way. */
+/* Sends as much as the socket takes now. Returns 0, or -1 and sets errno if it is broken. */
 static int flush(struct conn *c)
 {
 	struct buffer *b = &c->out;
@@ -301,8 +305,6 @@ static int flush(struct conn *c)
 
 	while (b->start < b->end) {
 		n = send(c->fd, b->bytes + b->start, b->end - b->start, MSG_NOSIGNAL);
-		if (n < 0 && (errno == EPIPE || errno == ECONNRESET))
-			n = (ssize_t)(b->end - b->start);
 		if (n < 0)
 			return would_block() ? 0 : -1;
 		buffer_consume(b, (size_t)n);
@@ -355,7 +357,7 @@ static void end_tunnel(struct conn *c)
 static void tear_down(struct conn *c)
 {
 	c->state = CLOSED;
-	c->due = c->wake = 0;
+	c->due = c->wake_due = 0;
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
@@ -404,19 +406,23 @@ static void tidy(char *reason)
 }
 
 /* Ends a connection. `format` gives the reason; it is NULL if the bot closed the connection.
- * Errors while closing are not reported. The next attempt follows within `longest` ms, or never
- * if that is 0. */
-static void end(struct conn *c, uint32_t longest, const char *format, va_list ap)
+ * Errors while closing are not reported. If the error would recur, this is final. But once a login
+ * has succeeded, the error may be temporary, so we retry after a longer pause. Always returns -1,
+ * so that a caller can return what this returns. */
+static int end(struct conn *c, int recurs, const char *format, ...)
 {
 	char reason[REASON_SIZE];
 	enum state state = c->state;
+	va_list ap;
 
 	if (state == CLOSED)
-		return;
+		return -1;
 	if (state == CLOSING)
 		format = NULL;
 	if (format) {
+		va_start(ap, format);
 		vsnprintf(reason, sizeof reason, format, ap);
+		va_end(ap);
 		tidy(reason);
 	}
 	c->state = CLOSED; /* so that say() cannot end it once more */
@@ -425,35 +431,12 @@ static void end(struct conn *c, uint32_t longest, const char *format, va_list ap
 	if (state == READY && now_ms() - c->ready_at >= HEALTHY)
 		c->losses = 0;
 	tear_down(c);
-	if (format && c->o.reconnect && longest > 0)
-		c->due = next_attempt(c, longest);
+	if (format && c->o.reconnect && (!recurs || c->ready_at))
+		c->due = next_attempt(c, recurs ? REFUSED_RETRY : LAST_RETRY);
 	if (c->x.on_close)
 		c->x.on_close(&c->x, format ? reason : NULL);
 	if (c->due)
 		c->state = WAITING;
-}
-
-/* Ends a connection that may be better next time. Always returns -1, so that a caller can return
- * what this returns. */
-static int lose(struct conn *c, const char *format, ...)
-{
-	va_list ap;
-
-	va_start(ap, format);
-	end(c, LAST_RETRY, format, ap);
-	va_end(ap);
-	return -1;
-}
-
-/* Ends a connection for good, since another attempt would fail as well. But once a login has
- * succeeded, the error may be temporary, so we retry after a longer pause. Always returns -1. */
-static int give_up(struct conn *c, const char *format, ...)
-{
-	va_list ap;
-
-	va_start(ap, format);
-	end(c, c->ready_at ? REFUSED_RETRY : 0, format, ap);
-	va_end(ap);
 	return -1;
 }
 
@@ -468,7 +451,7 @@ void xmpp_close(struct xmpp *x)
 		lose(c, NULL);
 	else if (c->state < CLOSING) {
 		c->state = CLOSING;
-		c->wake = 0;
+		c->wake_due = 0;
 		c->due = ms_from_now(CLOSE_TIMEOUT);
 		say(c, "</stream:stream>");
 	}
@@ -563,15 +546,15 @@ static int connect_next(struct conn *c, int error)
 	while (c->addr && c->fd < 0) {
 		c->fd = dial(c->addr);
 		error = c->fd < 0 ? errno : 0;
-		c->private = is_loopback(c->addr->ai_addr);
+		c->safe = is_loopback(c->addr->ai_addr);
 		c->addr = c->addr->ai_next;
 	}
 	if (c->fd < 0 && error == EMFILE)
 		return lose(c, "too many connections: no descriptor is left (ulimit -n), or none "
 		               "below %d, which is the limit of select()", FD_SETSIZE);
 	if (c->fd < 0)
-		return lose(c, "cannot connect to %s port %d: %s",
-		            c->o.server, c->o.port, strerror(error));
+		return lose(c, "cannot connect to %s port %s: %s",
+		            c->o.server, c->port, strerror(error));
 	c->due = ms_from_now(c->addr ? ATTEMPT_TIMEOUT : c->o.login_timeout);
 	return 0;
 }
@@ -596,15 +579,13 @@ static int connected(struct conn *c)
 static void run_tunnel(const struct conn *c, int io)
 {
 	static const int signals[] = {SIGINT, SIGTERM, SIGPIPE, SIGCHLD};
-	char port[16];
 	size_t i;
 
 	setpgid(0, 0);
 	for (i = 0; i < sizeof signals / sizeof *signals; i++)
 		signal(signals[i], SIG_DFL);
-	snprintf(port, sizeof port, "%d", c->o.port);
 	if (setenv("XMPP_HOST", c->o.host, 1) || setenv("XMPP_SERVER", c->o.server, 1)
-	    || setenv("XMPP_PORT", port, 1) || dup2(io, 0) < 0 || dup2(io, 1) < 0)
+	    || setenv("XMPP_PORT", c->port, 1) || dup2(io, 0) < 0 || dup2(io, 1) < 0)
 		_exit(127);
 	if (io > 1)
 		close(io);
@@ -630,7 +611,7 @@ static int open_tunnel(struct conn *c)
 	if (c->fd < 0 || c->tunnel < 0)
 		return lose(c, "cannot start the tunnel: %s", strerror(errno));
 	setpgid(c->tunnel, c->tunnel); /* here and in the child, since either may run first */
-	c->private = 1;
+	c->safe = 1;
 	c->due = ms_from_now(c->o.login_timeout);
 	return open_stream(c, WAIT_HEADER);
 }
@@ -641,19 +622,15 @@ static int open_tunnel(struct conn *c)
 static int start(struct conn *c)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_protocol = IPPROTO_TCP};
-	char port[16];
 	int error;
 
 	c->state = CONNECTING;
-	c->due = 0;
-	c->pinged = 0;
 	c->resource = c->o.resource;
 	free(c->jid);
 	c->jid = NULL;
 	if (c->o.tunnel)
 		return open_tunnel(c);
-	snprintf(port, sizeof port, "%d", c->o.port);
-	error = getaddrinfo(c->o.server, port, &hints, &c->addrs);
+	error = getaddrinfo(c->o.server, c->port, &hints, &c->addrs);
 	if (error)
 		return lose(c, "cannot find %s: %s", c->o.server,
 		            error == EAI_SYSTEM ? strerror(errno) : gai_strerror(error));
@@ -688,13 +665,12 @@ const char *xmpp_error_condition(const struct xml_elem *stanza)
 }
 
 /* Ends a connection because of an error that the server has sent. Always returns -1. */
-static int refused(struct conn *c, int temporary, const char *what, const struct xml_elem *error,
+static int refused(struct conn *c, int recurs, const char *what, const struct xml_elem *error,
                    const char *ns)
 {
 	const struct xml_elem *text = xml_child(error, "text", ns);
-	int (*how)(struct conn *, const char *, ...) = temporary ? lose : give_up;
 
-	return how(c, "%s: %s %s", what, condition_of(error, ns), text ? text->text : "");
+	return end(c, recurs, "%s: %s %s", what, condition_of(error, ns), text ? text->text : "");
 }
 
 /* S: <stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>...
@@ -702,61 +678,19 @@ static int refused(struct conn *c, int temporary, const char *what, const struct
  * both reconnected, they would throw each other out for ever. */
 static int stream_error(struct conn *c, const struct xml_elem *e)
 {
-	static const char *const final[] = {
+	static const char *const recurring[] = {
 		"host-gone", "host-unknown", "not-authorized", "policy-violation", "see-other-host",
 		"unsupported-version"
 	};
 	const char *condition = condition_of(e, NS_STREAMS);
-	int temporary = 1;
+	int recurs = 0;
 	size_t i;
 
 	if (!strcmp(condition, "conflict"))
 		c->o.reconnect = 0;
-	for (i = 0; i < sizeof final / sizeof *final; i++)
-		temporary &= strcmp(condition, final[i]) != 0;
-	return refused(c, temporary, "stream error", e, NS_STREAMS);
-}
-
-/* S: <mechanism>SCRAM-SHA-1</mechanism>
- * White space around the name does not matter. */
-static int offers(const struct xml_elem *mechanisms, const char *name)
-{
-	static const char space[] = " \t\r\n";
-	const struct xml_elem *m = mechanisms ? mechanisms->children : NULL;
-	size_t n = strlen(name);
-	const char *word;
-
-	for (; m; m = m->next) {
-		word = m->text + strspn(m->text, space);
-		if (!strcmp(m->name, "mechanism") && !strncmp(word, name, n)
-		    && !word[n + strspn(word + n, space)])
-			return 1;
-	}
-	return 0;
-}
-
-static int begin_plain(struct conn *c);
-static int begin_scram(struct conn *c);
-static int create_account(struct conn *c);
-
-/* S: <stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
- *      <mechanism>SCRAM-SHA-1</mechanism>...</mechanisms></stream:features>
- * RFC 6120 section 6.4.1. */
-static int choose_mechanism(struct conn *c, const struct xml_elem *e)
-{
-	const struct xml_elem *mechanisms = xml_child(e, "mechanisms", NS_SASL);
-	const struct xml_elem *tls = xml_child(e, "starttls", NS_TLS);
-
-	if (tls && (!mechanisms || xml_child(tls, "required", NS_TLS)))
-		return give_up(c, "the server requires TLS, so use -x '" TLS_COMMAND "'");
-	if (offers(mechanisms, "SCRAM-SHA-1"))
-		c->begin_login = begin_scram;
-	else if (offers(mechanisms, "PLAIN") && c->private)
-		c->begin_login = begin_plain;
-	else
-		return give_up(c, "the server offers no mechanism that we can use: SCRAM-SHA-1, "
-		                  "or PLAIN through a tunnel or on this machine");
-	return c->o.create ? create_account(c) : c->begin_login(c);
+	for (i = 0; i < sizeof recurring / sizeof *recurring; i++)
+		recurs |= !strcmp(condition, recurring[i]);
+	return refused(c, recurs, "stream error", e, NS_STREAMS);
 }
 
 /* C: <iq type='set' id='register'><query xmlns='jabber:iq:register'>
@@ -764,7 +698,7 @@ static int choose_mechanism(struct conn *c, const struct xml_elem *e)
  * XEP-0077 section 3.1: in-band registration, before the login. */
 static int create_account(struct conn *c)
 {
-	if (!c->private)
+	if (!c->safe)
 		return give_up(c, "creating an account needs a tunnel or a server on this machine");
 	c->state = WAIT_ACCOUNT;
 	return say(c, "<iq type='set' id='register'><query xmlns='jabber:iq:register'>"
@@ -778,7 +712,7 @@ static int request_refused(struct conn *c, const struct xml_elem *e, const char 
 {
 	const struct xml_elem *error = xml_child(e, "error", NULL);
 
-	return refused(c, !error || xml_has(error, "type", "wait"), what, error, NS_STANZAS);
+	return refused(c, error && !xml_has(error, "type", "wait"), what, error, NS_STANZAS);
 }
 
 /* S: <iq type='result' id='register'/>
@@ -786,10 +720,9 @@ static int request_refused(struct conn *c, const struct xml_elem *e, const char 
  * The second one says that there is such an account already, which is just as good. */
 static int take_account(struct conn *c, const struct xml_elem *e)
 {
-	const struct xml_elem *error = xml_child(e, "error", NULL);
-	int ours = xml_has(e, "id", "register");
+	int exists = xml_has(e, "type", "result") || !strcmp(xmpp_error_condition(e), "conflict");
 
-	if (!ours || (!xml_has(e, "type", "result") && !xml_child(error, "conflict", NS_STANZAS)))
+	if (!exists || !xml_has(e, "id", "register"))
 		return request_refused(c, e, "account refused");
 	c->o.create = 0;
 	return c->begin_login(c);
@@ -848,6 +781,44 @@ static int begin_scram(struct conn *c)
 	c->state = WAIT_CHALLENGE;
 	return say_base64(c, "<auth xmlns='" NS_SASL "' mechanism='SCRAM-SHA-1'>%r</auth>",
 	                  &c->scram, 0);
+}
+
+/* S: <mechanism>SCRAM-SHA-1</mechanism>
+ * White space around the name does not matter. */
+static int offers(const struct xml_elem *mechanisms, const char *name)
+{
+	static const char space[] = " \t\r\n";
+	const struct xml_elem *m = mechanisms ? mechanisms->children : NULL;
+	size_t n = strlen(name);
+	const char *word;
+
+	for (; m; m = m->next) {
+		word = m->text + strspn(m->text, space);
+		if (!strcmp(m->name, "mechanism") && !strncmp(word, name, n)
+		    && !word[n + strspn(word + n, space)])
+			return 1;
+	}
+	return 0;
+}
+
+/* S: <stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
+ *      <mechanism>SCRAM-SHA-1</mechanism>...</mechanisms></stream:features>
+ * RFC 6120 section 6.4.1. */
+static int choose_mechanism(struct conn *c, const struct xml_elem *e)
+{
+	const struct xml_elem *mechanisms = xml_child(e, "mechanisms", NS_SASL);
+	const struct xml_elem *tls = xml_child(e, "starttls", NS_TLS);
+
+	if (tls && (!mechanisms || xml_child(tls, "required", NS_TLS)))
+		return give_up(c, "the server requires TLS, so use -x '" TLS_COMMAND "'");
+	if (offers(mechanisms, "SCRAM-SHA-1"))
+		c->begin_login = begin_scram;
+	else if (offers(mechanisms, "PLAIN") && c->safe)
+		c->begin_login = begin_plain;
+	else
+		return give_up(c, "the server offers no mechanism that we can use: SCRAM-SHA-1, "
+		                  "or PLAIN through a tunnel or on this machine");
+	return c->o.create ? create_account(c) : c->begin_login(c);
 }
 
 /* Reads the server's first message, and hashes the password with its salt and rounds. Returns
@@ -963,9 +934,86 @@ static int take_success(struct conn *c, const struct xml_elem *e)
  * We do not try another mechanism: that would be a downgrade. */
 static int login_refused(struct conn *c, const struct xml_elem *e)
 {
-	int temporary = xml_child(e, "temporary-auth-failure", NS_SASL) != NULL;
+	int recurs = !xml_child(e, "temporary-auth-failure", NS_SASL);
 
-	return refused(c, temporary, "login refused", e, NS_SASL);
+	return refused(c, recurs, "login refused", e, NS_SASL);
+}
+
+/* --------------------------------------------------------------------- Iqs */
+
+/* Returns the format of an iq with a type, an id, `to` and content. Without `to` it is for our own
+ * account, or for the server on its behalf; then the first %r is NULL, and adds nothing. */
+static const char *iq_format(const char *to)
+{
+	return to ? "<iq type='%s' id='%s' to='%s'>%r</iq>" : "<iq type='%s' id='%s'>%r%r</iq>";
+}
+
+int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
+                 xmpp_answer *callback, void *data)
+{
+	struct conn *c = conn_of(x);
+	struct request *r = calloc(1, sizeof *r);
+
+	if (!r)
+		return -1;
+	*r = (struct request){.to = to ? strdup(to) : NULL, .callback = callback, .data = data};
+	r->due = ms_from_now(REQUEST_TIMEOUT);
+	snprintf(r->id, sizeof r->id, "request%u", ++c->requests_made);
+	if ((to && !r->to) || xmpp_send(x, iq_format(to), type, r->id, to, payload)) {
+		free(r->to);
+		free(r);
+		return -1;
+	}
+	*c->request_tail = r;
+	c->request_tail = &r->next;
+	return 0;
+}
+
+/* True if this is the answer to our iq with that id, which we sent to `to`. Anybody may send us an
+ * iq with any id, so only the entity that was asked is believed (RFC 6120 section 8.1.2.1). For our
+ * own account (NULL), the server may answer in the name of the account, in its own name, or without
+ * a name. Before the resource is bound, only the server can reach us. */
+static int is_answer(const struct conn *c, const struct xml_elem *e, const char *id, const char *to)
+{
+	const char *from = xml_get(e, "from"), *one = to ? to : from;
+	int answer = xml_has(e, "type", "result") || xml_has(e, "type", "error");
+
+	if (!answer || !xml_has(e, "id", id))
+		return 0;
+	if (to && from)
+		return xmpp_same_jid(to, from);
+	return !c->jid || !one || xmpp_same_jid(one, c->o.host) || xmpp_same_account(one, c->jid);
+}
+
+/* S: <iq type='get' from='...' id='...'><ping xmlns='urn:xmpp:ping'/></iq>
+ * C: <iq type='result' id='...' to='...'></iq>
+ * XEP-0199. Every other request must be answered, too (RFC 6120 section 8.2.3), unless the answer
+ * would be too long to send. */
+static int answer_iq(struct conn *c, const struct xml_elem *e, const char *id)
+{
+	static const char unavailable[] =
+		"<error type='cancel'><service-unavailable xmlns='" NS_STANZAS "'/></error>";
+	const char *from = xml_get(e, "from"), *format = iq_format(from);
+
+	if (xml_child(e, "ping", "urn:xmpp:ping"))
+		return say(c, format, "result", id, from, "");
+	return say(c, format, "error", id, from, unavailable);
+}
+
+static int take_iq(struct conn *c, const struct xml_elem *e)
+{
+	const char *id = xml_get(e, "id");
+	struct request **link = &c->requests;
+
+	if (!id)
+		return 0;
+	if (xml_has(e, "type", "get") || xml_has(e, "type", "set"))
+		return answer_iq(c, e, id);
+	while (*link && !is_answer(c, e, (*link)->id, (*link)->to))
+		link = &(*link)->next;
+	if (*link)
+		answer_request(c, link, e);
+	return 0;
 }
 
 /* ----------------------------------------------------------------- Binding */
@@ -1008,20 +1056,6 @@ static int become_ready(struct conn *c)
 	return 0;
 }
 
-static int was_asked(const struct conn *c, const char *to, const char *from);
-
-/* True if this is the server's answer to our iq with that id. As soon as the resource is bound,
- * others may send us iqs as well. */
-static int is_answer(const struct conn *c, const struct xml_elem *e, const char *id,
-                     const char *to)
-{
-	int answer = xml_has(e, "type", "result") || xml_has(e, "type", "error");
-
-	return answer && xml_has(e, "id", id) && (!c->jid || was_asked(c, to, xml_get(e, "from")));
-}
-
-static int take_iq(struct conn *c, const struct xml_elem *e);
-
 /* S: <iq type='result' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>
  *      <jid>user@host/resource</jid></bind></iq>
  * S: <iq type='error' id='bind'><error type='cancel'><conflict xmlns='...'/></error></iq>
@@ -1030,11 +1064,10 @@ static int take_iq(struct conn *c, const struct xml_elem *e);
 static int take_resource(struct conn *c, const struct xml_elem *e)
 {
 	const struct xml_elem *jid = xml_child(xml_child(e, "bind", NS_BIND), "jid", NS_BIND);
-	const struct xml_elem *error = xml_child(e, "error", NULL);
 
 	if (!is_answer(c, e, "bind", NULL))
 		return take_iq(c, e);
-	if (c->resource && xml_child(error, "conflict", NS_STANZAS)) {
+	if (c->resource && !strcmp(xmpp_error_condition(e), "conflict")) {
 		c->resource = NULL;
 		return ask_for_resource(c);
 	}
@@ -1122,77 +1155,6 @@ int xmpp_same_account(const char *a, const char *b)
 int xmpp_same_jid(const char *a, const char *b)
 {
 	return xmpp_same_account(a, b) && !strcmp(a + strcspn(a, "/"), b + strcspn(b, "/"));
-}
-
-/* Returns the format of an iq with a type, an id, `to` and content. Without `to` it is for our own
- * account, or for the server on its behalf; then the first %r is NULL, and adds nothing. */
-static const char *iq_format(const char *to)
-{
-	return to ? "<iq type='%s' id='%s' to='%s'>%r</iq>" : "<iq type='%s' id='%s'>%r%r</iq>";
-}
-
-int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
-                 xmpp_answer *callback, void *data)
-{
-	struct conn *c = conn_of(x);
-	struct request *r = calloc(1, sizeof *r);
-
-	if (!r)
-		return -1;
-	*r = (struct request){.to = to ? strdup(to) : NULL, .callback = callback, .data = data};
-	r->deadline = ms_from_now(REQUEST_TIMEOUT);
-	snprintf(r->id, sizeof r->id, "request%u", ++c->requests_made);
-	if ((to && !r->to) || xmpp_send(x, iq_format(to), type, r->id, to, payload)) {
-		free(r->to);
-		free(r);
-		return -1;
-	}
-	*c->request_tail = r;
-	c->request_tail = &r->next;
-	return 0;
-}
-
-/* True if `from` is the entity that we asked. Anybody may send us an iq with any id, so only the
- * entity that was asked is believed (RFC 6120 section 8.1.2.1). For our own account, the server may
- * answer in the name of the account, in its own name, or without a name. */
-static int was_asked(const struct conn *c, const char *to, const char *from)
-{
-	const char *one = to ? to : from;
-
-	if (to && from)
-		return xmpp_same_jid(to, from);
-	return !one || xmpp_same_jid(one, c->o.host) || xmpp_same_account(one, c->jid);
-}
-
-/* S: <iq type='get' from='...' id='...'><ping xmlns='urn:xmpp:ping'/></iq>
- * C: <iq type='result' id='...' to='...'></iq>
- * XEP-0199. Every other request must be answered, too (RFC 6120 section 8.2.3), unless the answer
- * would be too long to send. */
-static int answer_iq(struct conn *c, const struct xml_elem *e, const char *id)
-{
-	static const char unavailable[] =
-		"<error type='cancel'><service-unavailable xmlns='" NS_STANZAS "'/></error>";
-	const char *from = xml_get(e, "from"), *format = iq_format(from);
-
-	if (xml_child(e, "ping", "urn:xmpp:ping"))
-		return say(c, format, "result", id, from, "");
-	return say(c, format, "error", id, from, unavailable);
-}
-
-static int take_iq(struct conn *c, const struct xml_elem *e)
-{
-	const char *id = xml_get(e, "id");
-	struct request **link = &c->requests;
-
-	if (!id)
-		return 0;
-	if (xml_has(e, "type", "get") || xml_has(e, "type", "set"))
-		return answer_iq(c, e, id);
-	while (*link && !is_answer(c, e, (*link)->id, (*link)->to))
-		link = &(*link)->next;
-	if (*link)
-		answer_request(c, link, e);
-	return 0;
 }
 
 /* Gives a message or presence to the bot. */
@@ -1300,9 +1262,10 @@ static void parse(struct conn *c, const char *p, size_t n)
 	} while (event != XML_MORE && c->fd >= 0);
 }
 
-static void receive(struct conn *c, char *buf)
+static void receive(struct conn *c)
 {
-	ssize_t n = recv(c->fd, buf, READ_SIZE, 0);
+	char buf[READ_SIZE];
+	ssize_t n = recv(c->fd, buf, sizeof buf, 0);
 
 	if (n > 0) {
 		c->pinged = 0;
@@ -1318,7 +1281,7 @@ static void receive(struct conn *c, char *buf)
 
 void xmpp_wake_after(struct xmpp *x, long ms)
 {
-	conn_of(x)->wake = ms < 0 || conn_of(x)->state == CLOSING ? 0 : ms_from_now(ms);
+	conn_of(x)->wake_due = ms < 0 || conn_of(x)->state == CLOSING ? 0 : ms_from_now(ms);
 }
 
 /* C: <iq type='get' id='ping' to='HOST'><ping xmlns='urn:xmpp:ping'/></iq>
@@ -1326,10 +1289,6 @@ void xmpp_wake_after(struct xmpp *x, long ms)
  * alive answers, even if only with an error because it does not support pings. */
 static void ping(struct conn *c)
 {
-	if (c->pinged) {
-		lose(c, "the server has not answered for %g s", (double)c->o.ping_timeout / 1000);
-		return;
-	}
 	c->pinged = 1;
 	c->due = ms_from_now(c->o.ping_timeout);
 	say(c, "<iq type='get' id='ping' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", c->o.host);
@@ -1342,8 +1301,10 @@ static void time_is_up(struct conn *c)
 		start(c);
 	else if (c->state == CONNECTING)
 		connect_next(c, ETIMEDOUT);
-	else if (c->state == READY)
+	else if (c->state == READY && !c->pinged)
 		ping(c);
+	else if (c->state == READY)
+		lose(c, "the server has not answered for %g s", (double)c->o.ping_timeout / 1000);
 	else if (c->state == CLOSING)
 		lose(c, NULL);
 	else
@@ -1355,10 +1316,10 @@ static void check_timers(struct conn *c, int64_t now)
 {
 	if (c->due && now >= c->due)
 		time_is_up(c);
-	while (c->requests && now >= c->requests->deadline)
+	while (c->requests && now >= c->requests->due)
 		answer_request(c, &c->requests, NULL);
-	if (c->wake && now >= c->wake) {
-		c->wake = 0;
+	if (c->wake_due && now >= c->wake_due) {
+		c->wake_due = 0;
 		if (c->x.on_wake)
 			c->x.on_wake(&c->x);
 	}
@@ -1370,10 +1331,15 @@ static int64_t earlier(int64_t a, int64_t b)
 	return !a || (b && b < a) ? b : a;
 }
 
-/* Sends all output of this turn together. */
+/* Sends all output of this turn together. If the server has closed the connection, output is
+ * discarded, and recv() will report the end, perhaps after a reason that we have not read yet. */
 static void before_select(struct conn *c)
 {
-	if (c->state > CONNECTING && c->fd >= 0 && flush(c))
+	if (!flush(c))
+		return;
+	if (errno == EPIPE || errno == ECONNRESET)
+		buffer_free(&c->out);
+	else
 		lose(c, "connection lost: %s", strerror(errno));
 }
 
@@ -1387,23 +1353,21 @@ static int add_fds(const struct conn *c, fd_set *readable, fd_set *writable, int
 		FD_SET(c->fd, readable);
 	if (c->fd >= 0 && (c->state == CONNECTING || c->out.start < c->out.end))
 		FD_SET(c->fd, writable);
-	*until = earlier(*until, earlier(c->due, c->wake));
+	*until = earlier(*until, earlier(c->due, c->wake_due));
 	if (c->requests)
-		*until = earlier(*until, c->requests->deadline);
+		*until = earlier(*until, c->requests->due);
 	return 1;
 }
 
 /* Handles what has happened. Timers come last, so that an answer that arrived in time still counts
  * if we read it late. `now` is read once for all connections, which is faster. */
-static void after_select(struct conn *c, const fd_set *readable, const fd_set *writable, char *buf,
+static void after_select(struct conn *c, const fd_set *readable, const fd_set *writable,
                          int64_t now)
 {
-	if (c->state == CLOSED)
-		return;
 	if (c->state == CONNECTING && FD_ISSET(c->fd, writable))
 		connected(c);
-	else if (c->state > CONNECTING && FD_ISSET(c->fd, readable))
-		receive(c, buf);
+	else if (c->state > CONNECTING && c->fd >= 0 && FD_ISSET(c->fd, readable))
+		receive(c);
 	if (c->state != CLOSED)
 		check_timers(c, now);
 }
@@ -1428,7 +1392,6 @@ static int wait_ready(fd_set *readable, fd_set *writable, int64_t until, const s
  * between the two would not wake pselect(). */
 long xmpp_turn(struct xmpp **conns, size_t n, long ms)
 {
-	char buf[READ_SIZE];
 	fd_set readable, writable;
 	sigset_t all, mask;
 	int64_t now, until = ms < 0 ? 0 : ms_from_now(ms);
@@ -1452,7 +1415,7 @@ long xmpp_turn(struct xmpp **conns, size_t n, long ms)
 	sigprocmask(SIG_SETMASK, &mask, NULL);
 	now = now_ms();
 	for (i = 0; i < n && alive > 0; i++)
-		after_select(conn_of(conns[i]), &readable, &writable, buf, now);
+		after_select(conn_of(conns[i]), &readable, &writable, now);
 	return alive;
 }
 
@@ -1483,19 +1446,18 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	if (!o->user || !o->password || !o->host || o->port < 0 || o->port > 65535)
 		return NULL;
 	c = calloc(1, sizeof *c);
-	if (!c)
-		return NULL;
-	c->xs = xmlstream_new(0);
-	if (!c->xs) {
+	if (c)
+		c->xs = xmlstream_new(0);
+	if (!c || !c->xs) {
 		free(c);
 		return NULL;
 	}
 	c->o = *o;
 	c->o.server = o->server ? o->server : o->host;
-	c->o.port = o->port ? o->port : 5222;
 	c->o.login_timeout = o->login_timeout ? o->login_timeout : LOGIN_TIMEOUT;
 	c->o.ping_after = o->ping_after ? o->ping_after : PING_AFTER;
 	c->o.ping_timeout = o->ping_timeout ? o->ping_timeout : PING_TIMEOUT;
+	snprintf(c->port, sizeof c->port, "%d", o->port ? o->port : 5222);
 	c->due = ms_from_now(o->start_after);
 	c->fd = -1;
 	c->request_tail = &c->requests;

@@ -459,7 +459,7 @@ static void test_gone_at_login(void)
 
 	x = logged_in(fds);
 	conn_of(x)->state = WAIT_HEADER;
-	conn_of(x)->private = 1;
+	conn_of(x)->safe = 1;
 	if (write(fds[1], plain, sizeof plain - 1) < 0)
 		die("write");
 	close(fds[1]);
