@@ -1,13 +1,13 @@
 #!/bin/sh
-# run_tests.sh [-v] [group...] - runs all tests, or those of some groups ("all" is
-# all but the last two):
+# run_tests.sh [-v] [group...] - runs all tests, or those of some groups ("all" means
+# all except the last two):
 #
 #     unit         warnings, make, and the test programs in C
 #     transcripts  conversations with a server, good and bad
 #     fuzz         the fuzz targets, on the inputs that a fuzzer begins with
-#     tools        what gcc's analyzer, clang-tidy and cppcheck find
+#     tools        gcc's analyzer, clang-tidy and cppcheck
 #     cli          options, tunnels, and a server that does not exist
-#     readme       what the README says: commands, output, names, messages
+#     readme       the commands, output, names and messages in the README
 #     practice     the practice server, and the demo; more with slixmpp for Python
 #     crowds       jumperbots on the practice server
 #     prosody      the bots on a real server; needs Prosody, and slixmpp for Python
@@ -18,12 +18,12 @@
 #     ports        other compilers, C libraries, processors, makes
 #     soak         half an hour of messages, and of servers that are killed
 #
-# A group's functions are in the tests.sh of some folder. -v prints each check, not
-# only those that fail. Needs a shell, a C compiler ($CC, or else cc) and make.
-# Whatever needs more is skipped if that is missing; with REQUIRE_SERVERS=1 a
-# missing server is a failure. Nothing is left in the tree, and no process stays
-# behind. The last line is "N passed, N failed, N skipped"; the exit status is 1 if
-# any check failed.
+# The functions of a group are in the tests.sh of a folder. -v prints each check, not
+# only those that fail. Needs a shell, a C compiler ($CC, or else cc) and make. A
+# check that needs more is skipped if that is missing. With REQUIRE_SERVERS=1 a
+# missing server is a failure. No file is left in the tree, and no process is left
+# running. The last line is "N passed, N failed, N skipped". The exit status is 1 if
+# any check has failed.
 CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 1
 
 : "${CC:=cc}"
@@ -32,14 +32,14 @@ top=$tmp
 echobot=$top/bots/plain/echobot jumperbot=$top/bots/plain/jumperbot
 sanitize='-g -fsanitize=address,undefined -fno-sanitize-recover=undefined'
 all_groups='ejabberd prosody unit transcripts crowds practice readme cli tools fuzz'
-at_once=4      # groups; most of them wait more than they work
+at_once=4      # groups that run at the same time; most of them wait more than they work
 passed=0 failed=0 skipped=0
 processes=     # that we started and have not yet waited for
-server= dir=   # the XMPP server that runs, and its directory; none if empty
+server= dir=   # the XMPP server that is running, and its directory, or empty
 
 # ------------------------------------------------------------------ Checks
 #
-# A check is a command. What it says is shown only if it fails.
+# A check is a command. Its output is shown only if it fails.
 
 check() { # check NAME COMMAND...
 	name=$1
@@ -67,7 +67,7 @@ skip() { # skip NAME REASON [DEBIAN-PACKAGE...]
 	printf '%s\n' "$@" >>"$top/packages"
 }
 
-# Runs a program with checks of its own. Its last line says how many.
+# Runs a program that has checks of its own. Its last line says how many.
 check_program() { # check_program NAME COMMAND...
 	name=$1
 	shift
@@ -86,13 +86,13 @@ check_program() { # check_program NAME COMMAND...
 	fi
 }
 
-says() { # says PATTERN FILE: is there such a line? If not, shows the last ones
+says() { # says PATTERN FILE: true if there is such a line; if not, shows the last lines
 	grep -q -e "$1" "$2" || { echo "no '$1' in:"; tail -n 20 "$2"; return 1; }
 }
 
 # --------------------------------------------------------------- Processes
 
-# Polls until the command is true, for that many seconds or a little longer.
+# Polls until the command succeeds, for that many seconds or a little longer.
 wait_for() { # wait_for SECONDS COMMAND...
 	tries=$(($1 * 20))
 	shift
@@ -107,9 +107,9 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
 
 remember() { processes="$processes $1"; }
 
-# Starts a command in the background; its number is $!. Its output goes to
-# $tmp/NAME.out and .err. They are emptied here, because the new process will do
-# so only in its own time, and until then we would read what the last one said.
+# Starts a command in the background. Its process ID is $!, and its output goes to
+# $tmp/NAME.out and .err. These are emptied first. The new process may not open them at
+# once, and until then we would read the output of the last one.
 start() { # start NAME COMMAND...
 	: >"$tmp/$1.out"
 	: >"$tmp/$1.err"
@@ -119,14 +119,14 @@ start() { # start NAME COMMAND...
 	remember $!
 }
 
-# Waits for it and returns its status. From then on its number may be another's.
+# Waits for a process and returns its status. After that, another process may get its ID.
 forget() {
 	processes=$(printf '%s\n' $processes | grep -vx "$1")
 	wait "$1" 2>/dev/null
 }
 
-# The command's status, or 124 if it had to be killed. It runs in the
-# background, because a shell heeds its own signals only between commands.
+# Runs a command. Returns its status, or 124 if it had to be killed. The command runs in
+# the background, because a shell handles signals only between commands.
 within() { # within SECONDS COMMAND...
 	limit=$1
 	shift
@@ -146,8 +146,8 @@ within() { # within SECONDS COMMAND...
 
 # ---------------------------------------------------------------- Programs
 
-# Prints the other sources that a program is made of. A test that looks inside
-# one includes it, and must not be linked with it.
+# Prints the other source files of a program. A test that looks inside one of them includes
+# it, and must not be linked with it.
 sources() { # sources PROGRAM.c
 	if grep -q '^#include "sasl.h"' "$1"; then
 		echo test/practice/sasl.c xmlstream.c
@@ -158,8 +158,8 @@ sources() { # sources PROGRAM.c
 	done
 }
 
-# Makes $tmp/HOW/PROGRAM. A warning is a failure. $CC and $LDLIBS are without
-# quotes: they may be several words.
+# Compiles $tmp/HOW/PROGRAM. A warning is a failure. $CC and $LDLIBS are not quoted, since
+# they may be several words.
 compiles() { # compiles HOW PROGRAM.c FLAGS...
 	program=$tmp/$1/$(basename "$2" .c) source_file=$2
 	mkdir -p "$tmp/$1"
@@ -173,13 +173,13 @@ compiles() { # compiles HOW PROGRAM.c FLAGS...
 
 # ------------------------------------------------------------------ Groups
 #
-# A group runs in a shell of its own, beside others, with a directory $tmp of its
-# own. For group G there are, in $top:
+# Groups run at the same time, each in its own shell, with its own directory $tmp. For
+# group G, these files are in $top:
 #     G.log      what its checks printed
-#     G.state    how many checks are done, and which one runs
+#     G.state    how many checks are done, and which one is running
 #     G.counts   at the end: passed, failed, skipped
 #     G.start    when it began, in seconds
-# Meanwhile the first shell waits, shows the states, and reports what has ended.
+# Meanwhile the first shell waits, shows the states, and reports the groups that have ended.
 
 show_state() { echo "$((passed + failed)) $1" >"$tmp.state"; }
 
@@ -193,7 +193,7 @@ run_group() { # run_group GROUP
 	echo "$passed $failed $skipped" >"$tmp.counts"
 }
 
-# Gives them time to stop what they have started themselves.
+# Stops the processes. They get some time to stop those that they have started themselves.
 clean_up_group() {
 	kill $processes 2>/dev/null
 	wait_for 3 all_gone
@@ -214,7 +214,7 @@ start_group() { # start_group GROUP
 	running="$running $1:$!"
 }
 
-# Prints the heading of a group that has ended, and what is to be read below it.
+# Prints the line of a group that has ended, and its failures, or with -v all its checks.
 report_group() { # report_group GROUP
 	log=$top/$1.log
 	if [ ! -e "$top/$1.counts" ]; then # some command has ended the shell
@@ -233,7 +233,7 @@ report_group() { # report_group GROUP
 	ended=$((ended + 1))
 }
 
-# Waits until fewer than that many groups run.
+# Waits until fewer than that many groups are running.
 wait_for_groups() { # wait_for_groups NUMBER
 	while :; do
 		still= number=0
@@ -252,7 +252,7 @@ wait_for_groups() { # wait_for_groups NUMBER
 	done
 }
 
-# On a terminal, a line that is renewed: what runs, and how far it is.
+# On a terminal, replaces the line that shows which checks are running.
 show_line() {
 	[ ! -t 1 ] || printf '\r%.*s\033[K' "$columns" "$1"
 }
@@ -266,7 +266,8 @@ states() {
 	done
 }
 
-# Each group says how long it takes alone, in seconds; 0 if it cannot run here.
+# Prints how long the groups will take. takes_GROUP prints the seconds that a group takes alone, or
+# 0 if it cannot run here.
 estimate() {
 	sum=0 longest=0
 	for group in $groups; do
@@ -285,7 +286,7 @@ report_skipped() {
 	printf '\nSkipped:\n'
 	sort -u "$top/skipped"
 	packages=$(grep . "$top/packages" | sort -u | tr '\n' ' ')
-	[ -z "$packages" ] || printf 'What is missing, on Debian or Ubuntu: apt install %s\n' "$packages"
+	[ -z "$packages" ] || printf 'To install what is missing, on Debian or Ubuntu: apt install %s\n' "$packages"
 	echo
 }
 

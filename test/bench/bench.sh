@@ -1,38 +1,37 @@
 #!/bin/sh
-# bench.sh [bots...] - how fast the tokenizer is, how many bots there can be, and
-# what they cost: figures, no verdict.
+# bench.sh [bots...] - measures how fast the tokenizer is, how many bots there can be,
+# and what they cost. Nothing passes or fails.
 #
-# Everything is measured beside those of expat, iksemel, libxml2, libstrophe and
-# OpenSSL that are installed, in turns, and the median is shown.
+# If expat, iksemel, libxml2, libstrophe or OpenSSL are installed, they are measured in
+# turns with our code. The medians are printed.
 #
-# First the tokenizer: see bench_xml.c. Then the hashing of a login: bench_sasl.c.
-# Then echoing: see bench_echo.c and bench_peer.c; client and server share one
-# processor, where taskset is there to see to it. A line says
+# First comes the tokenizer (bench_xml.c), then the hashing of a login (bench_sasl.c),
+# then echoing (bench_echo.c and bench_peer.c), for which client and server share one
+# processor if taskset is installed. The columns are:
 #
-#     us/16    CPU time of the client for a message with a body of 16 bytes, 1,000
-#              messages being under way; how many times ours that is; us/1024: of
-#              1,024 bytes
-#     trip     us from sending a message to hearing it, one being under way
+#     us/16    CPU time of the client for a message with a body of 16 bytes, with 1,000
+#              messages under way, and how many times ours that is; us/1024 is the same
+#              with 1,024 bytes
+#     trip     us from sending a message to receiving its echo, with one under way
 #     KB       resident memory, after a second of messages of 1,024 bytes
 #
-# "bytes" is a loop of select(), recv() and send(). Echobot prints what it hears,
-# the others do not: "ours" is as short a bot as the others are. Then the same with
-# 1,000 connections, of which one echoes: "KB each" is what one more of them takes.
+# "bytes" is a loop of select(), recv() and send(). Echobot prints all messages, and the
+# others do not, so "ours" is a bot as short as the others. Then follows the same with
+# 1,000 connections, of which one echoes. "KB each" is the memory of one more connection.
 #
-# Then crowds of jumperbots (10, 100, 1,000 and 5,000) on the practice server and,
-# where it is installed, on Prosody: two to a room, 50 logins a second, talking as
-# often as people do, their passwords sent PLAIN. The server shares the machine with
-# them. A line says
+# Then come crowds of jumperbots (10, 100, 1,000 and 5,000) on the practice server and,
+# if it is installed, on Prosody: two to a room, 50 logins a second with PLAIN, talking
+# as often as people do. They share the machine with the server. The columns are:
 #
-#     in       how many of them have been in a room, and after how many seconds the
-#              last one was, if all have
-#     KB/bot   resident memory, less what ten bots need
-#     msg/s    messages that bots said and heard
-#     us/msg   CPU time of jumperbot for each of those, user and system, logins and all
+#     in       how many bots have been in a room, and after how many seconds the last
+#              one had, if all have
+#     KB/bot   resident memory per bot, without that of ten bots
+#     msg/s    messages that the bots have sent and received
+#     us/msg   CPU time of jumperbot for each message, user and system, with the logins
 #     ms       from saying a phrase to hearing it: half and 99 % were faster
-#     lag      ms that jumperbot itself was late, at worst
+#     lag      how many ms jumperbot itself was late, at most
 #
-# and a plot of the last figures ends it.
+# At the end, the last figures are plotted.
 CDPATH='' cd -- "$(dirname -- "$0")/../.." || exit 1
 
 : "${CC:=cc}"
@@ -66,9 +65,8 @@ start_prosody() {
 
 stop_prosody() { sh test/servers/prosody.sh kill "$tmp/prosody"; rm -rf "$tmp/prosody"; }
 
-# Runs n bots; their summary goes to $tmp/out, with the CPU time behind it. The
-# memory of their processes, without the one that watches, as it was last, to $rss,
-# in KB.
+# Runs n bots. Their summary goes to $tmp/out, followed by the CPU time. Sets $rss to
+# the last memory of the worker processes, without the parent, in KB.
 run_crowd() { # run_crowd BOTS
 	(sh -c 'echo $$ >"$0"; exec "$@"' "$tmp/pid" "$tmp/jumperbot" -p "$PORT" -n "$1" -r $((($1 + 1) / 2)) \
 		-d $(($1 / 50 + 20)); times) >"$tmp/out" 2>"$tmp/err" &
@@ -98,7 +96,7 @@ print_line() { # print_line SERVER BOTS
 
 # ------------------------------------------------------------------- Echoing
 
-# Has the C compiler that library?
+# True if the C compiler finds that library.
 has() { # has HEADER [FLAG...]
 	header=$1
 	shift
@@ -123,7 +121,7 @@ run_client() { # run_client NAME CONNECTIONS WINDOW BODY SECONDS
 	esac || give_up "$client does not echo"
 }
 
-# The medians of figures 1 to 3 of each client, client and figures a line.
+# Reads lines with a client and three figures. Prints the medians for each client.
 medians() { # medians <LINES
 	sort -k 1,1 -s | awk 'function median(v, n,    i, j, t) {
 			for (i = 2; i <= n; i++)
@@ -203,7 +201,7 @@ why=$(sh test/servers/prosody.sh probe | head -n 1)
 echo "server     bots    in after s  KB/bot   msg/s  us/msg   ms 50%   ms 99%   lag"
 for server in $servers; do
 	for n in ${*:-10 100 1000 5000}; do
-		[ $server != practice ] || [ "$n" -le 1000 ] || continue # there, select() watches them, too
+		[ $server != practice ] || [ "$n" -le 1000 ] || continue # it has one select()
 		start_$server "$n"
 		run_crowd "$n"
 		[ "$n" -ne 10 ] || base=$rss
@@ -212,7 +210,7 @@ for server in $servers; do
 	done
 done
 
-# A bar for each figure; ten times as much is twelve characters more.
+# Prints a bar for each figure. A bar is twelve characters longer for ten times as much.
 awk 'function bar(x,    s) {
 		for (x = x > 0 ? log(x * 100) / log(10) * 12 : 0; x >= 1; x--) s = s "#"
 		return s

@@ -1,14 +1,14 @@
-/* bench_echo.c CONNECTIONS WINDOW BODY SECONDS [COMMAND ARGUMENT...] - what an echo
- * costs, on the wire's far side.
+/* bench_echo.c CONNECTIONS WINDOW BODY SECONDS [COMMAND ARGUMENT...] - measures what an
+ * echo costs the client.
  *
- * This plays the server, as simply as can be, for a client that it starts itself,
- * with the port to connect to behind its arguments. All connections are logged in;
- * then messages with a body of BODY bytes go to the last one, WINDOW of them under
- * way at a time, and each must come back with its body whole. Without a command the
- * client is a loop of select(), recv() and send(): nothing does less.
+ * This is a minimal server. It starts the client itself, with the port to connect to
+ * after its other arguments. When all connections are logged in, it sends messages with
+ * a body of BODY bytes to the last one, with WINDOW of them under way at a time. Each
+ * must come back with the same body. Without a command, the client is a loop of
+ * select(), recv() and send(), which is the least that a client can do.
  *
- * Prints the microseconds of CPU the client needed for a message, those from a
- * message's way out to its return, as the median, and the client's KB of memory. */
+ * Prints the client's CPU time for a message in microseconds, the median time from
+ * sending a message to its return in microseconds, and the client's memory in KB. */
 #define _POSIX_C_SOURCE 200809L
 #include <arpa/inet.h>
 #include <errno.h>
@@ -101,7 +101,7 @@ static void say(int fd, const char *text)
 		give_up("the client does not read");
 }
 
-/* Reads up to the end of `what`; what came before it is in seen, a string. */
+/* Reads up to the end of `what`. Stores all that was read in `seen`, a string. */
 static void await(int fd, const char *what, char *seen, size_t size)
 {
 	size_t n = 0;
@@ -138,8 +138,8 @@ static void log_in(int fd)
 	await(fd, "/>", seen, sizeof seen);
 }
 
-/* How many bodies end in these n bytes. A body has no '<' but its first and that of
- * its end, so that a match that fails can only begin anew where it failed. */
+/* Returns how many bodies end in these n bytes. A body has a '<' only at its start tag and its
+ * end tag, so when a match fails, a new one can only begin at the byte that failed. */
 static long count_bodies(const char *body, const char *p, size_t n)
 {
 	static size_t matched;
@@ -162,9 +162,9 @@ struct flow {
 	int fd;
 	long window, sent, came;
 	char block[AT_ONCE * (MAX_BODY + 200)]; /* some messages, to send several at once */
-	size_t message, offset;                 /* size of one, where in it we stopped */
+	size_t message, offset;                 /* size of a message, bytes of the current one sent */
 	char body[MAX_BODY + 20];
-	double departure, *times;               /* the last ones', if one is under way at a time */
+	double departure, *times;               /* of the last message; all trips, if WINDOW is 1 */
 	long count;
 };
 
@@ -182,7 +182,7 @@ static void prepare(struct flow *f, size_t size)
 		memcpy(f->block + (size_t)i * f->message, text, f->message);
 }
 
-/* Sends what the window has room for and the socket takes. */
+/* Sends as many messages as the window and the socket take. */
 static int send_some(struct flow *f)
 {
 	long room = f->window - (f->sent - f->came);
@@ -237,7 +237,7 @@ static void run(struct flow *f, double seconds)
 		limit.tv_usec = 0;
 		if (select(f->fd + 1, &readable, &writable, NULL, &limit) <= 0)
 			give_up("the client is silent");
-		if (!more && f->offset && f->sent++ >= 0) { /* the rest of the last one */
+		if (!more && f->offset && f->sent++ >= 0) { /* the rest of the last message */
 			say(f->fd, f->block + (AT_ONCE - 1) * f->message + f->offset);
 			f->offset = 0;
 		}

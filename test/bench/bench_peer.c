@@ -1,7 +1,6 @@
-/* bench_peer.c - clients that do what echobot does, as short as their libraries
- * let them be: with iksemel (-DIKSEMEL -liksemel), with libstrophe (-DSTROPHE
- * -lstrophe), or with ours, on as many connections as the first argument says. The
- * last argument is the port. */
+/* bench_peer.c - minimal clients that do the same as echobot: with iksemel (-DIKSEMEL
+ * -liksemel), with libstrophe (-DSTROPHE -lstrophe), or with our library, on as many
+ * connections as the first argument says. The last argument is the port. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
 #include <stdlib.h>

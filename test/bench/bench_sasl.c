@@ -1,6 +1,5 @@
-/* bench_sasl.c - what the hashing of a SCRAM login costs: our PBKDF2, and that of
- * OpenSSL if it was there when this was compiled (-DOPENSSL -lcrypto), in turns.
- * Medians of ms of CPU. */
+/* bench_sasl.c - measures the hashing of a SCRAM login: our PBKDF2 and, if compiled with
+ * -DOPENSSL -lcrypto, that of OpenSSL, in turns. Prints the medians, in ms of CPU time. */
 #include "../../xmpp.c"
 
 #ifdef OPENSSL

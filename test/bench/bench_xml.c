@@ -1,14 +1,14 @@
-/* bench_xml.c - measures how fast bytes become trees: with our tokenizer, and with
- * others that were there when this was compiled (-DEXPAT -lexpat, -DIKSEMEL
- * -liksemel, -DLIBXML2 -lxml2). They take turns, so that whatever else the machine
- * does affects all of them. The floor is a memcpy(), and a memchr() for each '<'.
+/* bench_xml.c - measures how fast bytes become trees: with our tokenizer, and with the
+ * other parsers for which this was compiled (-DEXPAT -lexpat, -DIKSEMEL -liksemel,
+ * -DLIBXML2 -lxml2). They take turns, so that other load on the machine affects all of
+ * them. The floor is a memcpy(), and a memchr() for each '<'.
  *
- * The bytes are what a client hears: messages, presence, a roster, a busy room. A
- * line says how many MB of them are parsed in a second of CPU time (the median of
+ * The bytes are typical input of a client: messages, presence, a roster, a busy room.
+ * Each line shows how many MB a parser takes in a second of CPU time (the median of
  * several rounds), in reads of 4 KB and of single bytes, and how many times as fast
- * ours is. Then comes the speed with single stanzas from 4 KB to 1 MB, each large
- * in one dimension: it must not fall as they grow. The last line says how much
- * memory the unfinished stanzas of 100 connections take. */
+ * ours is. Then comes the speed with single stanzas from 4 KB to 1 MB, each large in
+ * one dimension. It must not fall as they grow. The last line shows how much memory
+ * the unfinished stanzas of 100 connections take. */
 #define _POSIX_C_SOURCE 200809L
 #include "../../xmpp.h"
 
@@ -55,7 +55,7 @@ static const char *const stanzas[] = {
 
 static char traffic[2 * BYTES];
 static size_t traffic_size;
-static long trees;                  /* that the last parser made */
+static long trees;                  /* number of trees that the last parser made */
 
 static void make_traffic(void)
 {
@@ -63,7 +63,7 @@ static void make_traffic(void)
 
 	traffic_size = (size_t)snprintf(traffic, sizeof traffic, "%s", header);
 	for (i = 0; traffic_size < BYTES; i++) {
-		/* the ways that rooms are: most of it is messages and presence */
+		/* as in a busy room, most of it is messages and presence */
 		const char *stanza = stanzas[i % 16 == 15 ? 3 : i % 16 == 7 ? 4 : i % 3];
 
 		traffic_size += (size_t)snprintf(traffic + traffic_size, sizeof traffic - traffic_size, stanza, i, i % 50);
@@ -100,7 +100,7 @@ static void run_ours(size_t piece)
 }
 
 #ifdef EXPAT
-/* The simplest tree that has all: each string and each element an allocation. */
+/* The simplest complete tree: each string and each element is an allocation. */
 struct node {
 	struct node *parent, *children, *next;
 	char **attrs, *name, *text;
@@ -172,7 +172,7 @@ static void expat_end(void *data, const char *name)
 	(void)name;
 	*innermost = parent;
 	if (parent && parent->parent) {
-		n->next = parent->children; /* the wrong way round, but as much work */
+		n->next = parent->children; /* in reverse order, but as much work */
 		parent->children = n;
 		return;
 	}
@@ -229,7 +229,7 @@ static void run_iksemel(size_t piece)
 #endif
 
 #ifdef LIBXML2
-/* libxml2 makes one tree of it all: each child of the root goes when it is whole. */
+/* Frees each child of the root when it is complete, since libxml2 makes one tree of the stream. */
 static void libxml2_end(void *data, const xmlChar *name, const xmlChar *prefix, const xmlChar *uri)
 {
 	xmlParserCtxtPtr p = data;
@@ -305,7 +305,7 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* MB per second of CPU. */
+/* Returns MB per second of CPU time. */
 static double speed(size_t parser, size_t piece)
 {
 	clock_t start = clock();
@@ -334,8 +334,8 @@ static void measure(size_t piece, double median[PARSERS])
 	}
 }
 
-/* A stanza: a beginning, as many parts as fit, an end. In a part and in the end %d
- * is the number of the part, or of parts. */
+/* A stanza consists of a start, as many parts as fit, and the text after them. In a part, %d is its
+ * number. */
 static const struct shape {
 	const char *name, *start, *part, *between, *end, *last;
 	int most;
@@ -349,8 +349,8 @@ static const struct shape {
 	{"skipped",      "<message xmlns:x='urn:x'", " x:a%d=''", "/>", "", "", 1 << 30}
 };
 
-/* MB/s with stanzas of that shape and size. Where a limit forbids one so large,
- * smaller ones follow each other. */
+/* Returns the MB/s with stanzas of that shape and size. If a limit forbids such a large stanza,
+ * uses several smaller ones. */
 static double speed_of(const struct shape *s, size_t size)
 {
 	size_t room = sizeof traffic, n = (size_t)snprintf(traffic, room, "%s", header), end = n + size;
@@ -389,7 +389,7 @@ static void measure_shapes(void)
 	putchar('\n');
 }
 
-/* Returns the most memory that the process has had so far, in KB; 0 if the system does not tell. */
+/* Returns the peak memory of the process so far, in KB, or 0 if the system does not tell. */
 static long peak_memory(void)
 {
 	FILE *status = fopen("/proc/self/status", "r");
@@ -404,8 +404,8 @@ static long peak_memory(void)
 	return kilobytes;
 }
 
-/* 100 connections hold 240 KB of a stanza each, which came in reads of 4 KB. Returns how many
- * times their bytes the memory has grown by. */
+/* Lets 100 connections hold 240 KB of a stanza each, which came in reads of 4 KB. Returns by how
+ * many times these bytes the memory has grown. */
 static double memory_of_unfinished(void)
 {
 	enum { CONNECTIONS = 100, READS = 60 };
@@ -435,7 +435,7 @@ static double memory_of_unfinished(void)
 
 int main(void)
 {
-	double unfinished = memory_of_unfinished(); /* first, since it is about the peak */
+	double unfinished = memory_of_unfinished(); /* first, since it measures the peak */
 	double whole[PARSERS], bytes[PARSERS];
 	long ours;
 	size_t i;
@@ -447,7 +447,7 @@ int main(void)
 		trees = 0;
 		parsers[i].run(4096);
 		if (trees != ours)
-			give_up("another parser made another number of trees");
+			give_up("the parsers disagree about the number of trees");
 	}
 	measure(4096, whole);
 	measure(1, bytes);

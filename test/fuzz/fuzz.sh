@@ -1,15 +1,15 @@
 #!/bin/sh
-# fuzz.sh TARGET DIR SECONDS [afl] - fuzzes, beginning with what the servers in the
-# transcripts say and what test/fuzz/corpus holds. Needs clang with libFuzzer, or AFL++.
+# fuzz.sh TARGET DIR SECONDS [afl] - fuzzes, beginning with the server's lines in the
+# transcripts and the files in test/fuzz/corpus. Needs clang with libFuzzer, or AFL++.
 #
-#     xml     the tokenizer: the bytes cut into pieces make no difference
-#     expat   the same, and expat says the same; needs libexpat's headers
-#     conn    a whole connection: what it says is always XML, whatever it hears
+#     xml     the tokenizer: cutting the bytes into pieces makes no difference
+#     expat   the same, and expat agrees; needs libexpat's headers
+#     conn    a whole connection: its output is always XML, whatever it receives
 #
-# The corpus grows in DIR, where a second run goes on; a finding is there, too:
-# copy it to test/fuzz/corpus/TARGET, see run_tests.sh unit fail, and mend it. Both
-# fuzzers show how far they are while they run, and at the end executions and
-# coverage.
+# The corpus grows in DIR, and a second run continues there. Findings are in DIR, too:
+# copy one to test/fuzz/corpus/TARGET, see run_tests.sh fuzz fail, and fix the bug.
+# Both fuzzers show their progress while they run, and at the end the number of
+# executions and the coverage.
 cd "$(dirname "$0")/../.." || exit 1
 [ $# -ge 3 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 target=$1 dir=$2 seconds=$3 fuzzer=${4:-libfuzzer}

@@ -1,13 +1,11 @@
-/* fuzz_conn.c - any bytes, as what a server says to echobot: whatever it is, what
- * the bot says is well-formed, and memory is in order. A NUL, which no stream
- * contains, separates what comes in one read from what comes in the next; an R
- * in front of all has the bot create its account first. A
- * target for libFuzzer and AFL++ (see fuzz.sh); with fuzz_main.c, a program that
- * plays a corpus.
+/* fuzz_conn.c - sends echobot any bytes, as its server. Whatever they are, the bot's
+ * output must be well-formed, and memory must be in order. A NUL, which no stream
+ * contains, separates one read from the next. An R at the beginning makes the bot
+ * create its account first. This is a target for libFuzzer and AFL++ (see fuzz.sh);
+ * with fuzz_main.c it is a program that plays a corpus.
  *
- * The loop, the socket and the bot are the real ones. Only chance is not: the
- * same bytes must lead the same way. And the socket says that it is a connection
- * on this machine, so that a login with PLAIN is possible. */
+ * The loop, the socket and the bot are the real ones. Only the random bytes are
+ * replaced, so that the same input always has the same effect. */
 #define _POSIX_C_SOURCE 200809L
 #include <netinet/in.h>
 #include <string.h>
@@ -30,8 +28,8 @@ static ssize_t read_zeros(int fd, void *to, size_t n)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
-/* What the client said is read, and must be XML so far. `xs` goes on from one
- * time to the next; each stream header begins a new document. */
+/* Reads the client's output, which must be XML so far. `xs` is kept from one call to the
+ * next. Each stream header begins a new document. */
 static void check_output(struct xmlstream *xs, int fd)
 {
 	static char said[1 << 20];
@@ -66,7 +64,7 @@ static void note_answer(struct xmpp *x, const struct xml_elem *answer, void *dat
 	--*(int *)data;
 }
 
-/* It wants all that the library can do. */
+/* Uses the other functions of the library: a request and a room. */
 static void begin(struct xmpp *x)
 {
 	int *pending = x->data;
@@ -75,7 +73,7 @@ static void begin(struct xmpp *x)
 	xmpp_join(x, "room@localhost", "nick");
 }
 
-/* A client that is connected to fd. */
+/* Returns a client that is connected to fd. */
 static struct xmpp *connect_client(int fd, int create)
 {
 	struct xmpp_options options = {.user = "echobot", .password = "echobot", .host = "localhost", .create = create};
@@ -94,7 +92,7 @@ static struct xmpp *connect_client(int fd, int create)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
-	static FILE *silenced;  /* what echobot prints */
+	static FILE *silenced;  /* discards echobot's output */
 	struct xmlstream *xs = xmlstream_new(0);
 	const uint8_t *end = bytes + n, *stop;
 	int fds[2], pending = 0;
@@ -119,7 +117,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 	xmpp_free(x);
 	check_output(xs, fds[1]);
 	if (pending)
-		abort(); /* a request must be answered, just once */
+		abort(); /* a request must be answered exactly once */
 	close(fds[1]);
 	xmlstream_free(xs);
 	return 0;

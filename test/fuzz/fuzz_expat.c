@@ -1,7 +1,8 @@
 /* fuzz_expat.c - gives any bytes to the tokenizer and to expat, which has been parsing
- * XML for decades. What expat rejects as XML, we must reject. What it rejects because
- * of namespaces only, we must skip. What it accepts, we must accept and understand
- * alike, except for what RFC 6120 section 11 forbids. Needs -lexpat. */
+ * XML for decades. If expat rejects the bytes as XML, we must reject them. If it rejects
+ * a stanza only because of namespaces, we must skip that. If it accepts the bytes, we
+ * must accept and understand them alike, unless RFC 6120 section 11 forbids them. Needs
+ * -lexpat. */
 #define LLVMFuzzerTestOneInput cut_into_pieces
 #include "fuzz_xml.c"
 #undef LLVMFuzzerTestOneInput
@@ -20,7 +21,7 @@ struct oracle {
 	struct buffer dump;
 	size_t whole;           /* its length up to the end of the header or the last whole stanza */
 	struct open_elem *innermost;
-	int other_version;      /* not XML 1.x: expat accepts that, production VersionNum does not */
+	int other_version;      /* not XML 1.x; expat accepts it, production VersionNum does not */
 };
 
 static void on_declaration(void *data, const char *version, const char *encoding, int standalone)
@@ -100,7 +101,7 @@ static int is_well_formed(const uint8_t *bytes, size_t n)
 	return good;
 }
 
-/* True if the bytes are a whole document of XML with namespaces, which is dumped. */
+/* True if the bytes are a whole document of XML with namespaces. Dumps the document. */
 static int ask_expat(struct oracle *o, const uint8_t *bytes, size_t n)
 {
 	XML_Parser p = XML_ParserCreateNS("UTF-8", '\f');
@@ -120,8 +121,8 @@ static int ask_expat(struct oracle *o, const uint8_t *bytes, size_t n)
 	return good && !o->other_version;
 }
 
-/* True if there may be a name beyond ASCII. The fifth edition of XML 1.0, which RFC 6120 requires,
- * allows many that the fourth did not, and expat follows the fourth. */
+/* True if there may be a name that is not ASCII. The fifth edition of XML 1.0, which RFC 6120
+ * requires, allows many that the fourth did not, and expat follows the fourth. */
 static int has_foreign_name(const uint8_t *bytes, size_t n)
 {
 	int in_tag = 0;
@@ -139,8 +140,8 @@ static int has_foreign_name(const uint8_t *bytes, size_t n)
 	return 0;
 }
 
-/* True if a stanza may have been skipped for its number of attributes or declarations, which expat
- * does not limit. */
+/* True if a stanza may have been skipped because of its number of attributes or declarations, which
+ * expat does not limit. */
 static int has_many_attributes(const uint8_t *bytes, size_t n)
 {
 	size_t i, attributes = 0;
@@ -150,17 +151,17 @@ static int has_many_attributes(const uint8_t *bytes, size_t n)
 	return attributes > 100;
 }
 
-/* Compares our verdict with expat's: is it well-formed, and with namespaces as well? */
+/* Compares our verdict with expat's, without namespaces and with them. */
 static void compare_verdicts(const struct result *ours, int well_formed, int good)
 {
 	int malformed = ours->end == XML_ERROR && !strcmp(ours->condition, "not-well-formed");
 
 	if (ours->end == XML_CLOSE && !ours->unchecked && !well_formed)
-		abort(); /* it rejects what we accept or skip */
+		abort(); /* expat rejects input that we accept or skip */
 	if (ours->end == XML_CLOSE && !ours->skipped && !good)
-		abort(); /* it rejects what we accept */
+		abort(); /* expat rejects input that we accept */
 	if (good && (ours->end == XML_MORE || malformed || !strcmp(ours->condition, "bad-namespace-prefix")))
-		abort(); /* it accepts what we reject */
+		abort(); /* expat accepts input that we reject */
 	if (well_formed && ours->opened && malformed)
 		abort(); /* a stanza that we should have skipped */
 }
@@ -170,9 +171,9 @@ static void compare_dumps(const struct result *ours, const struct oracle *o)
 	size_t n = ours->skipped ? ours->sure : ours->dump.end - ours->dump.start;
 
 	if (n > o->whole || (n > 0 && memcmp(ours->dump.bytes + ours->dump.start, o->dump.bytes, n)))
-		abort(); /* it understands something else, or nothing at all */
+		abort(); /* expat has other elements, or fewer */
 	if (ours->end == XML_CLOSE && !ours->skipped && n != o->whole)
-		abort(); /* or more */
+		abort(); /* expat has more elements */
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
@@ -192,7 +193,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 		compare_verdicts(&ours, !o.other_version && is_well_formed(bytes, n), good);
 		compare_dumps(&ours, &o);
 		if (good && ours.skipped > ours.unchecked)
-			abort(); /* what we skip has nothing wrong with its namespaces */
+			abort(); /* we skip a stanza whose namespaces are correct */
 	}
 	buffer_free(&ours.dump);
 	buffer_free(&o.dump);

@@ -1,6 +1,6 @@
-/* fuzz_main.c - where there is no fuzzer: gives the files that it is called with
- * to a target, one after the other. The target ends the program if it is not
- * content; the last line tells how many it was content with. */
+/* fuzz_main.c - runs a target without a fuzzer, on the files given as arguments, one
+ * after the other. If the target finds a fault, it aborts the program. The last line
+ * counts the files. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +22,7 @@ int main(int argc, char **argv)
 		}
 		n = fread(bytes, 1, sizeof bytes, in);
 		fclose(in);
-		fprintf(stderr, "%s\n", argv[i]); /* the last one is to blame */
+		fprintf(stderr, "%s\n", argv[i]); /* the last name printed is the file at fault */
 		LLVMFuzzerTestOneInput(bytes, n);
 	}
 	fprintf(stderr, "%d passed, 0 failed\n", argc - 1);

@@ -11,7 +11,7 @@ enum { LONGEST_STANZA = 4096 /* so that a fuzzer reaches the limit */ };
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
-/* What came out: the trees in a notation of our own, and how it ended. */
+/* The result of parsing: the trees in a notation of our own, and how it ended. */
 struct result {
 	struct buffer dump;
 	int opened;             /* there was a stream header */
@@ -73,7 +73,7 @@ static void add_tree(struct buffer *dump, const struct xml_elem *root)
 	}
 }
 
-/* Takes all events that there are so far. */
+/* Takes all events of the bytes so far. */
 static void take_events(struct xmlstream *xs, struct result *r)
 {
 	struct xml_elem *e;

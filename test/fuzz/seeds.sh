@@ -1,11 +1,11 @@
 #!/bin/sh
-# seeds.sh TARGET DIR - what the server says in each transcript, as a file in DIR,
-# for a target of fuzz.sh, and what is in test/fuzz/corpus/TARGET.
+# seeds.sh TARGET DIR - makes the seeds for a target of fuzz.sh. Writes the server's
+# part of each transcript into a file in DIR, and copies test/fuzz/corpus/TARGET there.
 cd "$(dirname "$0")" || exit 1
 target=$1 dir=$2
 
-# Prints the S: lines of the files, also those of included ones, with a NUL between
-# them, as fuzz_conn.c wants them; of a disaster, those at that part only.
+# Prints the S: lines of the files and of those that they include, with NULs between
+# them, as fuzz_conn.c expects. Of a disaster, prints only the lines at that part.
 heard() { # heard PART FILE...
 	awk -v part="$1" '
 		function load(file, line, elsewhere) {
@@ -28,11 +28,11 @@ heard() { # heard PART FILE...
 		tr '\001' '\000'
 }
 
-# A stream of its own begins with the last header.
+# Prints the last stream, which begins with the last header.
 last_stream() { tr -d '\000' | sed 's/.*<?xml/<?xml/'; }
 
-# Writes a seed for what is heard. In those of the target conn, an R at the
-# beginning means that the client makes its account.
+# Writes a seed. For the target conn, an R at the beginning means that the client
+# creates its account.
 write_seed() { # write_seed NAME PART FILE...
 	seed=$dir/$1
 	shift

@@ -2,7 +2,7 @@
 
 takes_fuzz() { echo 10; }
 
-# Plays what the fuzzers begin with, without a fuzzer.
+# Plays the seeds of a fuzzer without a fuzzer.
 play_corpus() { # play_corpus TARGET
 	mkdir -p "$tmp/seeds/$1" && test/fuzz/seeds.sh "$1" "$tmp/seeds/$1"
 	check "test/fuzz/fuzz_$1.c compiles" compiles sanitized "test/fuzz/fuzz_$1.c" test/fuzz/fuzz_main.c $sanitize &&
@@ -11,7 +11,7 @@ play_corpus() { # play_corpus TARGET
 
 group_fuzz() {
 	if ! command -v awk >/dev/null; then
-		skip "what the fuzzers begin with" "awk is not installed" mawk
+		skip "the seeds of the fuzzers" "awk is not installed" mawk
 		return
 	fi
 	play_corpus xml

@@ -1,6 +1,6 @@
 #!/bin/sh
 # demo.sh - shows the bots at work on a machine that has nothing but a C compiler. Builds everything
-# in a temporary directory and starts the practice server. Then somebody talks to echobot, and ten
+# in a temporary directory and starts the practice server. Then a user talks to echobot, and ten
 # jumperbots chat. Leaves nothing behind.
 cd "$(dirname "$0")/../.." || exit 1
 
@@ -14,7 +14,7 @@ narrate() { printf '\n%s%s%s\n' "$bold" "$*" "$plain" | fold -s -w "$width"; }
 give_up() { echo "demo: $*" >&2; exit 1; }
 build() { $CC -O -o "$tmp/$1" "$2" xmlstream.c $3 || give_up "cannot build $2"; }
 
-# Joins what it reads, one tag with its text on a line, to lines of at most $1 characters.
+# Reads lines with one tag and its text each, and joins them to lines of at most $1 characters.
 join_tags() { # join_tags WIDTH
 	row=
 	while IFS= read -r tag; do
@@ -63,7 +63,7 @@ server='' bot=''
 trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
 
-narrate "1. Building the bots, a practice server, and a person with one thing to say."
+narrate "1. Building the bots, a practice server, and say, which sends one message."
 build echobot echobot.c xmpp.c
 build jumperbot jumperbot.c xmpp.c
 build server test/practice/server.c test/practice/sasl.c
@@ -89,20 +89,20 @@ narrate "4. Juliet logs in, too, and speaks to echobot."
 	give_up "$(cat "$tmp/say.out")"
 show "$tmp/say.out"
 
-narrate "5. This is what echobot has received and sent. Then it closes its stream."
+narrate "5. Echobot has received and sent these stanzas. Now it closes its stream."
 kill "$bot"
-wait "$bot" || give_up "echobot did not end well"
+wait "$bot" || give_up "echobot failed"
 bot=
 tail -n +$((lines + 1)) "$tmp/bot.trace" >"$tmp/rest"
 show "$tmp/rest"
 
 narrate "6. Ten jumperbots hop between three rooms for three seconds, and talk a lot."
 "$tmp/jumperbot" -p "$port" -n 10 -r 3 -i 10 -d 3 >"$tmp/summary" ||
-	give_up "not every jumperbot got in"
+	give_up "not every jumperbot entered a room"
 explain entered "bots that have been in a room"
 explain sent "phrases that the bots have said"
-explain heard "phrases that came back to the bot that had said them"
-explain received "phrases that the bots have heard, each of them counted"
+explain heard "phrases that came back to the bot that said them"
+explain received "phrases heard, counted once for each bot that heard them"
 explain p50_ms "milliseconds within which half of the phrases came back"
 
-narrate "To talk to the server yourself, go on with README, chapter 1."
+narrate "To talk to the server yourself, continue with README, chapter 1."

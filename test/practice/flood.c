@@ -1,13 +1,12 @@
-/* flood.c - a person with very much to say to an echobot: all must come back, in
- * order.
+/* flood.c - sends an echobot a flood of messages. All must come back, in order.
  *
  *     flood PORT USER TO COUNT WINDOW LINES
  *
- * COUNT messages, of which at most WINDOW are without an answer at a time. They
- * have up to LINES line breaks each: bytes that a reply takes five times as many
- * for. Says how many have come back after each 100,000, and when the server has
- * all of them. Exit status 0 if all came, each within 60 s of the one before. The
- * password is the user's name. */
+ * It sends COUNT messages, of which at most WINDOW are unanswered at a time. Each has
+ * up to LINES line breaks, each of which takes five bytes when it is escaped. It
+ * prints a line after each 100,000 answers, and when the server has received all
+ * messages. The exit status is 0 if all came back, each within 60 s of the one
+ * before. The password is the user's name. */
 #include "../../xmpp.h"
 
 #include <stdlib.h>
@@ -22,7 +21,7 @@ struct flood {
 	char body[BODY_SIZE];
 };
 
-/* The same for the same number. */
+/* Returns the body of a message, which depends only on its number. */
 static char *make_body(struct flood *f, int number)
 {
 	size_t n = (size_t)snprintf(f->body, BODY_SIZE, "%d", number);
@@ -50,7 +49,7 @@ static void speak(struct xmpp *x)
 		if (xmpp_send(x, "<message to='%s' type='chat' id='%d'><body>%s</body></message>",
 		              f->to, f->said, make_body(f, f->said)))
 			return;
-		/* The server answers when it has dealt with all that came before. */
+		/* The server answers this after it has handled all the messages before it. */
 		if (++f->said == f->count)
 			xmpp_request(x, "get", "localhost", "<ping xmlns='urn:xmpp:ping'/>", note_all_said, NULL);
 	}
@@ -62,7 +61,7 @@ static void listen(struct xmpp *x, const struct xml_elem *message)
 	struct flood *f = x->data;
 
 	if (!xmpp_same_jid(xml_get(message, "from"), f->to))
-		return; /* what somebody said to us before we came */
+		return; /* a message from somebody else */
 	if (!body || strcmp(body->text, make_body(f, f->heard))) {
 		printf("not what was said: number %d\n", f->heard);
 		xml_print(message, stdout);

@@ -1,4 +1,4 @@
-/* sasl.c - opens the toolbox of xmpp.c to test/practice/server.c.
+/* sasl.c - makes functions of xmpp.c available to test/practice/server.c.
  *
  * In a login, the server computes the same values as the client, but the functions of the client
  * are static. So this file includes xmpp.c, as the unit tests do. The server itself only sees
@@ -17,7 +17,7 @@ int base64_decode(struct buffer *b, const char *text)
 	return buffer_append(b, "", 0) || decode_base64(b, text, strlen(text)) ? -1 : 0;
 }
 
-/* For pbkdf2(), the salt ends with the number of the block. */
+/* pbkdf2() expects the number of the block after the salt. */
 void scram_sign(const char *password, const uint8_t salt[16], int rounds, const char *messages,
                 uint8_t proof[20], uint8_t signature[20])
 {

@@ -1,4 +1,4 @@
-/* sasl.h - what the login of the practice server needs besides XML. */
+/* sasl.h - the functions that the login of the practice server needs besides XML. */
 #ifndef SASL_H
 #define SASL_H
 

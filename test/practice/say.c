@@ -1,8 +1,8 @@
-/* say.c - a person with one thing to say: logs in, says it, waits for the answer.
+/* say.c - logs in, sends one message, and waits for the answer.
  *
  *     say PORT USER TO TEXT
  *
- * Exit status 0 if an answer came within 10 s. The password is the user's name. */
+ * The exit status is 0 if an answer came within 10 s. The password is the user's name. */
 #include "../../xmpp.h"
 
 #include <stdlib.h>

@@ -35,7 +35,7 @@
  *        | before_select()
  *     GONE                      or at once, if the connection is broken
  *
- * And this is the way of a stanza from one client to others:
+ * A stanza travels from one client to others like this:
  *
  *     read_session()    bytes become an element
  *     handle_element()  finds the handler for the phase and the name of the element
@@ -43,7 +43,7 @@
  *     say()             appends text to the queue of each receiver
  *     write_session()   sends the bytes when the socket takes them
  *
- * The parts, each of which uses only what comes before it:
+ * The parts, each of which uses only those before it:
  *
  *     output      what a session is told, and how it ends
  *     addresses   the sessions behind a JID
@@ -110,15 +110,15 @@ struct session {
 	int64_t deadline;        /* in LEAVING: when to drop the connection */
 	int elements, failures;  /* received elements, failed logins */
 	int shut;                /* our last byte has been sent */
-	int silent;              /* with -q: it hears nothing any more */
+	int silent;              /* with -q: we no longer answer it */
 	struct buffer expected;  /* base64 of the SCRAM message that proves the password */
 	struct buffer signature; /* base64 of our answer to that */
 	char *account;           /* user@host, once a login has begun */
 	char *jid;               /* user@host/resource, once it is bound */
-	int available;           /* it has sent presence: it gets what is sent to the account */
+	int available;           /* it has sent presence, so it gets stanzas for the account */
 };
 
-/* A name that is taken, by registration or in the file of -a. */
+/* A user name that is taken, by registration or in the file of -a. */
 struct account {
 	struct account *next;
 	char *user, *password;
@@ -184,7 +184,7 @@ static void put_base64(struct buffer *b, const void *bytes, size_t n)
 		die("server");
 }
 
-/* Returns a new string: three strings in a row. */
+/* Returns a new string, which consists of these three. */
 static char *join(const char *a, const char *b, const char *c)
 {
 	struct buffer text = {0};
@@ -193,14 +193,14 @@ static char *join(const char *a, const char *b, const char *c)
 	return text.bytes;
 }
 
-/* Fills n bytes with unpredictable ones. */
+/* Stores n unpredictable bytes. */
 static void random_bytes(void *to, size_t n)
 {
 	if (read(random_source, to, n) != (ssize_t)n)
 		die("server: /dev/urandom");
 }
 
-/* Stores an unpredictable string. */
+/* Stores an unpredictable string of hexadecimal digits. */
 static void random_hex(char to[2 * NONCE + 1])
 {
 	uint8_t bytes[NONCE];
@@ -323,8 +323,8 @@ static void say_header(struct session *s)
 	       " xmlns='" NS_CLIENT "' xmlns:stream='" NS_STREAM "'>", options.host, id);
 }
 
-/* Ends a session without a word. Nothing more is said or handled; the loop sends what is queued
- * and closes the connection. */
+/* Ends a session without queuing anything more. The loop sends what is already queued and closes
+ * the connection. */
 static void hang_up(struct session *s)
 {
 	if (s->phase >= LEAVING)
@@ -335,8 +335,8 @@ static void hang_up(struct session *s)
 
 /* S: <stream:error><not-authorized xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>
  * S: </stream:stream>
- * RFC 6120 sections 4.9 and 4.4. A NULL condition is no error. An error can only be reported
- * inside a stream, so ours is opened first if necessary. */
+ * RFC 6120 sections 4.9 and 4.4. If `condition` is NULL, there is no error. An error can only be
+ * reported inside a stream, so ours is opened first if necessary. */
 static void end_stream(struct session *s, const char *condition)
 {
 	if (s->phase == UNOPENED || s->phase == REOPENING)
@@ -375,7 +375,7 @@ static int is_name(const char *s, size_t n)
 	return n > 0 && n <= MAX_NAME && longest_valid(s, n) == n;
 }
 
-/* Letter case counts only in the resource, so servers write the rest in lower case. */
+/* Converts a JID to lower case, except for the resource, in which letter case counts. */
 static char *lower(char *jid)
 {
 	char *p;
@@ -776,7 +776,8 @@ static void tell(const struct room *room, const struct occupant *about, const st
 	    about == to ? "<status code='110'/>" : "");
 }
 
-/* Tells the occupant itself last. Then it knows that it has heard everything. */
+/* Tells all occupants about one of them. That one is told last, so it knows that it has heard
+ * about all the others. */
 static void tell_all(const struct room *room, const struct occupant *about, int gone)
 {
 	const struct occupant *o;
@@ -810,7 +811,7 @@ static void close_room(struct room *room)
 	free(room);
 }
 
-/* The first occupant is the owner. */
+/* Adds an occupant. The first one is the owner. */
 static struct occupant *add_occupant(struct room *room, struct session *s, const char *nick)
 {
 	struct occupant *o = must(calloc(1, sizeof *o));
@@ -854,7 +855,7 @@ static void leave_rooms(const struct session *s)
 }
 
 /* S: <message from='room@service' to='...' type='groupchat'><subject></subject></message>
- * Tells a new occupant who is there, then that it is in, and at last the subject, which is always
+ * Tells a new occupant who is there, then that it is in, and finally the subject, which is always
  * empty; XEP-0045 section 7.1. */
 static void welcome(const struct room *room, const struct occupant *o)
 {
@@ -869,7 +870,7 @@ static void welcome(const struct room *room, const struct occupant *o)
 }
 
 /* C: <presence to='room@service/nick'><x xmlns='http://jabber.org/protocol/muc'/></presence>
- * XEP-0045 section 7.2. The first session to come opens the room. Until it has unlocked the room,
+ * XEP-0045 section 7.2. The first session to enter opens the room. Until it has unlocked the room,
  * the room does not exist for others. An occupant may enter again, since it may have forgotten
  * that it is inside, but it cannot change its nick. */
 static void enter(struct session *s, struct xml_elem *e, const char *to)
@@ -937,7 +938,7 @@ static void speak(struct session *s, struct xml_elem *e, const char *to)
 
 /* ----------------------------------------------------------------- Routing */
 
-/* Without `to`, a message or iq is for the account of its sender. */
+/* Returns the receiver of a message or iq. Without `to`, that is the sender's own account. */
 static const char *receiver_of(const struct session *s, const struct xml_elem *e)
 {
 	const char *to = xml_get(e, "to");
@@ -1010,7 +1011,7 @@ static void answer(struct session *s, struct xml_elem *e, const char *to)
 		reject(s, e, "service-unavailable");
 }
 
-/* RFC 6120 section 8.2.3. To a full JID the iq is passed on. Other domains cannot be reached. */
+/* RFC 6120 section 8.2.3. An iq to a full JID is passed on. Other domains cannot be reached. */
 static void route_iq(struct session *s, struct xml_elem *e)
 {
 	const char *to = receiver_of(s, e);
@@ -1040,7 +1041,7 @@ static const struct handler {
 	{ONLINE,     "iq",       NS_CLIENT, route_iq}
 };
 
-/* With -n and -q, ends or silences a session after so many elements, perhaps after none. */
+/* With -n or -q, ends or silences a session after that many elements, which may be 0. */
 static void check_count(struct session *s)
 {
 	if (s->elements == options.hang_up_after)
@@ -1116,7 +1117,7 @@ static void accept_clients(int listener)
 	}
 }
 
-/* Ends what a session was for others: it leaves its rooms, and its address is free again. */
+/* Removes a session from the view of others: it leaves its rooms, and its address is free again. */
 static void depart(struct session *s)
 {
 	if (s->jid)
@@ -1137,7 +1138,8 @@ static void free_session(struct session *s)
 	free(s);
 }
 
-/* With -v: shows what the client has sent. If it may contain a password, only the first tag. */
+/* With -v: shows what the client has sent. If that may contain a password,
+ * shows only the first tag. */
 static void trace_input(const struct session *s, const struct xml_elem *e)
 {
 	int secret = xml_has(e, "mechanism", "PLAIN") || xml_child(e, "query", NS_REGISTER);
@@ -1163,8 +1165,8 @@ static void handle_event(struct session *s, enum xml_event event, struct xml_ele
 	}
 }
 
-/* Reads what has come. After the end of a stream it is discarded, but it must be read: closing a
- * socket with unread input resets the connection, and the client could lose our last bytes. */
+/* Reads what has arrived. Input after the end of a stream is discarded, but must be read: closing
+ * a socket with unread input resets the connection, and the client could lose our last bytes. */
 static void read_session(struct session *s)
 {
 	static char bytes[READ_SIZE];
@@ -1291,8 +1293,8 @@ static void end_all(void)
 }
 
 /* Runs until a signal has stopped the server and all sessions have ended. Signals are blocked
- * except in pselect(), which uses `mask`: one that came between the look at `stopping` and the
- * wait would not end the wait. */
+ * except in pselect(), which uses `mask`. Otherwise a signal that came between the check of
+ * `stopping` and the wait would not end the wait. */
 static void serve(int listener, const sigset_t *mask)
 {
 	fd_set readable, writable;
@@ -1368,13 +1370,13 @@ static int usage(FILE *out)
 {
 	fputs("usage: server [-rTv] [-a file] [-c bytes] [-d ms] [-m mechanism] [-n stanzas]\n"
 	      "              [-p port] [-q stanzas] [-t host]\n"
-	      "  -a  accounts, a line each: user password (any user, with the name as password)\n"
-	      "  -c  write at most so many bytes at once\n"
-	      "  -d  delay each answer by so many ms\n"
+	      "  -a  accounts, one line each: user password (any user, with the name as password)\n"
+	      "  -c  write at most this many bytes at once\n"
+	      "  -d  delay each answer by this many ms\n"
 	      "  -m  offer only this mechanism: plain or scram\n"
-	      "  -n  hang up after so many stanzas, those of the login included\n"
+	      "  -n  hang up after this many stanzas, including those of the login\n"
 	      "  -p  port, 0 for a free one (5222)\n"
-	      "  -q  say nothing more after so many stanzas\n"
+	      "  -q  say nothing more after this many stanzas\n"
 	      "  -r  refuse: accept connections and close them at once\n"
 	      "  -t  XMPP host (localhost)\n"
 	      "  -T  demand TLS, which this server cannot do\n"
@@ -1382,7 +1384,7 @@ static int usage(FILE *out)
 	return out == stdout ? 0 : 2;
 }
 
-/* Reads a number from min to max. Returns 1, or 0 if it is none. */
+/* Reads a number from min to max. Returns 1, or 0 if the text is not such a number. */
 static int take_number(const char *text, long min, long max, int *n)
 {
 	char *end;

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Tests the practice server with a client that is not ours: slixmpp.
+"""Tests the practice server with slixmpp, an independent client.
 
 usage: server_client.py PORT
 
 The server must let alice, bob and carol in with their names as passwords.
-Prints a line per check and ends with status 0 when all have passed. A check
-waits for what must come, at most PATIENCE seconds.
+Prints a line per check and exits with status 0 if all have passed. A check
+waits for the expected stanzas for at most PATIENCE seconds.
 """
 import asyncio
 import logging
@@ -32,13 +32,13 @@ passed = failed = 0
 
 
 class Client(slixmpp.ClientXMPP):
-    """Logs in; keeps all that comes in one list, `seen`."""
+    """Logs in, and keeps all stanzas that arrive in one list, `seen`."""
 
     def __init__(self, port, user, resource, mechanism=None, password=None):
         super().__init__("%s@%s/%s" % (user, HOST, resource), password or user, sasl_mech=mechanism)
         for plugin in ("xep_0030", "xep_0045", "xep_0199"):
             self.register_plugin(plugin)
-        # there is no TLS; slixmpp wants to be told that this is meant
+        # there is no TLS, which slixmpp accepts only if it is told to
         self["feature_mechanisms"].unencrypted_plain = True
         self["feature_mechanisms"].unencrypted_scram = True
         self.auto_authorize = self.auto_subscribe = None
@@ -51,8 +51,8 @@ class Client(slixmpp.ClientXMPP):
         self.connect(("127.0.0.1", port), use_ssl=False, force_starttls=False, disable_starttls=True)
 
     def data_received(self, data):
-        """Newer versions of expat, the parser, sit on a tag that comes in very
-        small pieces (the server's -c), as if it were an attack."""
+        """Collects whole tags. Newer versions of the parser, expat, delay a tag that
+        arrives in very small pieces (the server's -c), because it may be an attack."""
         self.held += data
         if self.held.endswith(b">"):
             held, self.held = self.held, b""
@@ -82,7 +82,7 @@ class Client(slixmpp.ClientXMPP):
         return self
 
     async def expect(self, fits):
-        """The first stanza that fits; it and those before it are forgotten."""
+        """Returns the first stanza that fits. It and those before it are forgotten."""
         def find():
             return next((i + 1 for i, e in enumerate(self.seen) if fits(e)), 0)
         n = await self.until(find)
@@ -90,7 +90,7 @@ class Client(slixmpp.ClientXMPP):
         return stanza
 
     async def collect(self, fits):
-        """All stanzas up to and with the first that fits."""
+        """Returns all stanzas up to and including the first that fits."""
         def find():
             return next((i + 1 for i, e in enumerate(self.seen) if fits(e)), 0)
         n = await self.until(find)
@@ -98,7 +98,7 @@ class Client(slixmpp.ClientXMPP):
         return stanzas
 
     async def barrier(self):
-        """What was sent has been dealt with, and what it caused has come."""
+        """Waits until the server has handled all that was sent, and its answers have arrived."""
         await self["xep_0199"].ping(HOST, timeout=PATIENCE)
 
 
@@ -127,7 +127,7 @@ async def join(client, nick, room=ROOM):
 
 
 async def check(what, test):
-    """Runs one check, a coroutine; an assertion that fails says what it saw."""
+    """Runs one check, a coroutine. An assertion that fails shows what it has seen."""
     global passed, failed
     try:
         result = await asyncio.wait_for(test, PATIENCE)
@@ -140,7 +140,7 @@ async def check(what, test):
 
 
 class Raw:
-    """A connection without a library, for what slixmpp hides."""
+    """A connection without a library, for details that slixmpp hides."""
 
     def __init__(self, port):
         self.port, self.got = port, b""
@@ -315,7 +315,7 @@ async def messages(a, b):
 # ---------------------------------------------------------------- Presence
 
 async def subscription(a, b):
-    """It is passed on, with bare JIDs."""
+    """Subscriptions are passed on, with bare JIDs."""
     for kind, sender, receiver in (("subscribe", a, b), ("subscribed", b, a),
                                    ("unsubscribe", a, b), ("unsubscribed", b, a)):
         sender.send_presence(pto=receiver.boundjid.bare, ptype=kind)
@@ -324,7 +324,7 @@ async def subscription(a, b):
 
 
 async def own_presence(port, a):
-    """A session hears of the other sessions of its account."""
+    """A session is told about the other sessions of its account."""
     other = await Client(port, "alice", "other").login()
     await a.expect(lambda e: is_(e, "presence", other.boundjid.full, ""))
     other.send_presence(ptype="unavailable")
@@ -421,21 +421,21 @@ async def cable_cut(a, c):
 
 
 async def rooms(a, b, c):
-    await check("a new room: 110 and 201, and locked until its form", first_join(a, b))
+    await check("a new room: 110 and 201, and locked until its form is sent", first_join(a, b))
     await check("a second occupant: others first, itself last", second_join(a, b))
     await check("groupchat comes back to all, with its id", reflected(a, b))
     await check("a nick that is taken: conflict", nick_conflict(c))
     await check("another nick: not-acceptable", other_nick(b))
-    await check("an occupant comes again", again(a, b))
+    await check("an occupant enters again", again(a, b))
     await check("leaving", leaving(a, b))
     await check("messages from outside: not-acceptable, item-not-found", outside(b))
     await check("joining without a nick: jid-malformed", no_nick(b))
     await check("the last one closes the room", last_one_out(a, b))
-    await check("who vanishes leaves its rooms", cable_cut(a, c))
+    await check("a client that vanishes leaves its rooms", cable_cut(a, c))
 
 
 async def half_closed(port):
-    """Who has said all it wanted still hears the answer (nc -N)."""
+    """A client that has closed its half of the connection still gets the answer (nc -N)."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(HEADER.encode())
     writer.write_eof()
@@ -457,8 +457,8 @@ async def main(port):
     if a and b and c:
         await logins(port)
         await messages(a, b)
-        await check("an element in the namespace of xml: goes through", xml_prefix(a, b))
-        await check("half a connection is closed: the answer still comes", half_closed(port))
+        await check("an element in the namespace of xml is passed on", xml_prefix(a, b))
+        await check("half of a connection is closed, and the answer still comes", half_closed(port))
         await presence(port, a, b)
         await rooms(a, b, c)
         a.disconnect()

@@ -1,10 +1,10 @@
-# tests.sh - the group practice, and what other groups need to run bots: echobot,
-# the practice server, jumperbots. Sourced by run_tests.sh.
+# tests.sh - the groups practice and crowds, and functions with which other groups run
+# echobot, the practice server and jumperbots. Sourced by run_tests.sh.
 
 # -------------------------------------------------------------------- Bots
 
-# Starts a bot and waits until it is logged in. Sets $pid and $jid. What it
-# prints goes to $tmp/NAME.out, its trace to $tmp/NAME.err.
+# Starts a bot and waits until it is logged in. Sets $pid and $jid. The output
+# goes to $tmp/NAME.out, the trace to $tmp/NAME.err.
 log_in() { # log_in NAME COMMAND...
 	bot=$tmp/$1
 	start "$@" -v -p "$PORT"
@@ -16,7 +16,8 @@ log_in() { # log_in NAME COMMAND...
 
 ready_or_gone() { grep -q '^echobot: ready as ' "$bot.out" || gone $pid; }
 
-# On the signal it says goodbye, waits for the server's, and is content.
+# Sends the signal. The bot must close its stream, wait for the server to do the same, and exit
+# with status 0.
 ends_well() { # ends_well NAME PID SIGNAL
 	kill -"$3" "$2"
 	wait_for 5 gone "$2" || { echo "still running 5 s after SIG$3"; return 1; }
@@ -27,7 +28,8 @@ ends_well() { # ends_well NAME PID SIGNAL
 	says '^C: </stream:stream>$' "$tmp/last" && says '^S: </stream:stream>$' "$tmp/last"
 }
 
-# Sets $PORT, a free one unless an option says which, and $practice, a process.
+# Starts the practice server, on a free port unless an option names one. Sets $PORT and $practice,
+# the process ID.
 start_practice() { # start_practice PROGRAM OPTION...
 	program=$1
 	shift
@@ -46,8 +48,8 @@ stop_practice() {
 
 # ------------------------------------------------------------- Jumperbots
 
-# Runs some until the command is true, at most a minute or two, and ends them. The
-# trace goes to $tmp/crowd.err, the summary to $tmp/crowd.out. $pid is what runs.
+# Runs jumperbots until the command succeeds, for at most 100 s, and stops them. The trace goes to
+# $tmp/crowd.err, the summary to $tmp/crowd.out. Sets $pid.
 crowd_until() { # crowd_until COMMAND OPTION...
 	enough=$1
 	shift
@@ -61,12 +63,12 @@ crowd_until() { # crowd_until COMMAND OPTION...
 	forget $pid
 }
 
-# Counts what is in the trace, so far.
+# Count what is in the trace so far.
 phrases_said() { grep -c '^C([^)]*): <message' "$tmp/crowd.err"; }
 bots_in_room() { count_in_room <"$tmp/crowd.err"; }
 count_in_room() { grep "^S([^)]*): <presence .*code='110'" | cut -d : -f 1 | sort -u | wc -l; }
 
-# Does the summary say that? name=value is that, name:n at least that much.
+# Checks the summary: name=value must be there, and for name:n a value of at least n.
 tells() { # tells EXPECTATION...
 	for expected; do
 		case $expected in
@@ -76,14 +78,14 @@ tells() { # tells EXPECTATION...
 	done
 }
 
-# All got in, and all that was said came back, once.
+# True if all bots have been in a room, and every phrase came back exactly once.
 all_is_well() { # all_is_well BOTS PHRASES
 	tells bots="$1" entered="$1" sent:"$2" lost=0 refused=0 no_entry=0 thrown_out=0 throttled=0 bounced=0 \
 		unanswered=0 unheard=0 repeated=0 && tells heard="$(sed -n 's/^sent=//p' "$tmp/crowd.out")"
 }
 
-# Runs bots until all of them have been in a room, and together have said so many
-# phrases. Has all gone well?
+# Runs bots until all of them have been in a room and have said that many phrases in total. True if
+# nothing went wrong.
 happy_crowd() { # happy_crowd BOTS PHRASES OPTION...
 	bots=$1 phrases=$2
 	shift 2
@@ -95,12 +97,12 @@ happy_crowd() { # happy_crowd BOTS PHRASES OPTION...
 
 all_have_spoken() { [ "$(phrases_said)" -ge "$phrases" ] && [ "$(bots_in_room)" -ge "$bots" ]; }
 
-# Shows what is no trace.
+# Shows the messages between the lines of the trace.
 crowd_complains() { grep -v '^[CS](' "$tmp/crowd.err"; }
 
 # -------------------------------------------------------- Practice server
 
-# It says what it is to say, and leaves nothing behind.
+# Runs the demo, and checks its output and that it leaves nothing behind.
 demo_works() {
 	mkdir -p "$tmp/demo"
 	demo='sh test/practice/demo.sh'
@@ -125,7 +127,7 @@ test_practice() { # test_practice HOW
 	check "$what: and the server" stop_practice
 }
 
-# Where there is nobody to read what it prints.
+# Tests bots whose output cannot be written, or is not read.
 test_output() {
 	what="practice server"
 	check "$what: it starts" start_practice "$tmp/plain/server"
@@ -139,7 +141,7 @@ test_output() {
 	check "$what: SIGTERM" stop_practice
 }
 
-# At once, or else when the bot has logged in.
+# Tries until there is an answer: the bot may still be logging in.
 is_answered() {
 	for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
 		! answers || return 0
@@ -152,7 +154,7 @@ answers() {
 		says 'answers: hello' "$tmp/said"
 }
 
-# What is printed must not go into the stream. The exit status tells that something was not printed.
+# The bot's output must not go into the stream. The exit status tells that output was lost.
 closed_output() {
 	"$echobot" -v -p "$PORT" >&- 2>&- &
 	pid=$!
@@ -174,7 +176,7 @@ ends_with() { # ends_with STATUS PID
 	[ $status -eq "$1" ] || { echo "exit status $status, not $1"; return 1; }
 }
 
-# It prints more than a pipe takes, and a second signal ends it, if not the first.
+# The bot prints more than a pipe holds. The first signal may not end it, but the second must.
 stuck_output() {
 	mkfifo "$tmp/pipe" || return 1
 	sleep 1000 <"$tmp/pipe" &
@@ -197,8 +199,6 @@ stuck_output() {
 	return $stuck
 }
 
-# Of its switches those that a bot must get along with: it writes one byte at a
-# time; it demands TLS, refuses to talk, or hangs up.
 group_crowds() {
 	what="practice server"
 	check "test/practice/server.c compiles, plain" compiles plain test/practice/server.c || return
@@ -206,10 +206,10 @@ group_crowds() {
 	check "$what: 10 jumperbots" happy_crowd 10 80 -i 100
 	check "$what: 100 jumperbots, in several processes" several_processes
 	check "$what: 200 jumperbots, as fast as they can" happy_crowd 200 2000 -i 0 -r 20 -a 200
-	check "$what: listeners" listeners
-	check "$what: jumperbots end after the time that they were given" ends_in_time
+	check "$what: jumperbots that only listen" listeners
+	check "$what: jumperbots end after the time given by -d" ends_in_time
 	check "$what: the same seed, the same choices" same_choices
-	check "$what: it is slow when all end, and nothing is lost" slow_end
+	check "$what: the server is stopped while all end, and nothing is lost" slow_end
 	check "$what: a second signal ends them at once" quick_end
 	check "$what: a worker dies" process_dies
 	check "$what: the parent dies" parent_dies
@@ -219,32 +219,32 @@ group_crowds() {
 	check "$what: SIGTERM" stop_practice
 	echo 'jumperbot_1 jumperbot' >"$tmp/accounts"
 	check "$what -a: it starts" start_practice "$tmp/plain/server" -a "$tmp/accounts"
-	check "$what -a: who has no account is left out" one_of_three
-	check "$what -a: when nobody has one, five tell it" all_are_refused
+	check "$what -a: bots without an account are left out" one_of_three
+	check "$what -a: without any account, only five try" all_are_refused
 	check "$what -a: three jumperbots register" happy_crowd 3 20 -i 100 -R
 	check "$what -a: SIGTERM" stop_practice
 }
 
-# As if select() could watch fewer.
+# Lowers the limit of descriptors, so that one process is not enough.
 several_processes() {
 	(ulimit -n 64 && happy_crowd 100 200 -i 20 -r 20 -a 200 -m)
 }
 
 few_descriptors() { ulimit -n 64 && exec "$@"; }
 
-# They would have a lot to say, if they could.
+# With -l, bots say nothing, although -i would make them talk a lot.
 listeners() {
 	bots=3 phrases=0
 	crowd_until all_have_spoken -v -n 3 -i 1000 -l && tells entered=3 sent=0
 }
 
-# Who is not in by then makes it status 1.
+# The status is 1 if a bot has not been in a room by then.
 ends_in_time() {
 	within 60 "$jumperbot" -p "$PORT" -n 3 -d 1 >"$tmp/crowd.out" 2>"$tmp/crowd.err"
 	[ $? -le 1 ] && tells bots=3
 }
 
-# The server stands still, and ten jumperbots wait for an answer.
+# Stops the server while ten jumperbots wait for answers.
 waiting_crowd() {
 	start crowd "$jumperbot" -p "$PORT" -n 10 -r 2 -i 20 -v
 	pid=$!
@@ -261,7 +261,7 @@ all_ten_speak() { [ "$(grep -o '^C(jumperbot_[0-9]): <message' "$tmp/crowd.err" 
 
 more_is_said() { [ "$(grep -c '^C([^)]*): <message' "$tmp/crowd.err")" -gt "$said" ]; }
 
-# A signal may go to all processes at once (by timeout(1), say), and counts once.
+# A signal may reach all processes at once, for example from timeout(1). It counts only once.
 slow_end() {
 	waiting_crowd || return 1
 	first_child && kill -TERM "$child" && sleep 1
@@ -276,7 +276,7 @@ quick_end() {
 	kill -TERM $pid
 	wait_for 8 gone_by_signal $pid
 	late=$?
-	kill -CONT $practice # others need it
+	kill -CONT $practice # other tests need it
 	forget $pid
 	[ $late -eq 0 ] || { echo "still running after 8 s"; return 1; }
 	tells entered=10 unheard:1
@@ -293,7 +293,7 @@ one_is_in() {
 	[ "$(bots_in_room)" -eq 1 ] && [ "$(grep -c ': .*not-authorized' "$tmp/crowd.err")" -ge 2 ]
 }
 
-choices() { # choices SEED: the first ten things that jumperbot_0 did
+choices() { # choices SEED: prints the first ten actions of jumperbot_0
 	crowd_until ten_choices -v -n 2 -r 50 -i 1000 -s "$1" && things_done | head -n 10
 }
 
@@ -306,7 +306,7 @@ same_choices() {
 		! { choices 8 | cmp -s - "$tmp/choices"; }
 }
 
-# The first of two or three processes is killed; the others go on and say so.
+# The first of two or three processes is killed. The others go on, and the parent reports it.
 process_dies() {
 	start crowd few_descriptors "$jumperbot" -p "$PORT" -n 60 -r 5 -a 1000 -i 20 -v
 	pid=$!
@@ -324,7 +324,7 @@ nothing_is_missing() {
 		{ cat "$tmp/crowd.out"; return 1; }
 }
 
-# The parent is killed, and its workers end.
+# The parent is killed. Its workers must exit.
 parent_dies() {
 	start crowd few_descriptors "$jumperbot" -p "$PORT" -n 60 -r 5 -a 1000 -i 20
 	pid=$!
@@ -338,7 +338,7 @@ second_child() {
 	first_child && second=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null | cut -d ' ' -f 2) && [ -n "$second" ]
 }
 
-# Nobody has an account: five bots try, and the others do not.
+# No bot has an account. Only five bots try to log in.
 all_are_refused() {
 	crowd_until false -v -n 50 -f 100 -a 1000
 	status=$?
@@ -352,13 +352,15 @@ others_speak() {
 	[ "$(grep -o "^C(jumperbot_[345][0-9]): <message" "$tmp/crowd.err" | sort -u | wc -l)" -eq 30 ]
 }
 
-# Only the kernel knows; without /proc the parent is asked for its children.
+# Sets $child. Without /proc, ps lists the children of the parent.
 first_child() {
 	child=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null || ps -o pid=,ppid= | awk -v p="$pid" '$2 == p { print $1 }')
 	child=${child%% *}
 	[ -n "$child" ]
 }
 
+# Tests the options with which the server makes it hard for bots: it writes one byte at a time,
+# demands TLS, closes connections at once, or hangs up.
 test_switches() {
 	what="practice server"
 	check "$what -c 1: it starts" start_practice "$tmp/plain/server" -c 1

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Talks to an echobot on a real server, with slixmpp: an XMPP library that
-knows nothing of ours.
+"""Talks to an echobot on a real server, with slixmpp, an independent XMPP library.
 
 usage: echo_client.py [--user NAME] [--resource NAME] [--tls CAFILE]
                       [--count N | --leave] PORT JID
 
-JID is the bot's full address. Without options: all that echobot must answer,
-and how, and all that it must not answer. With --count: N messages at once must
-come back in order. With --leave: says one thing and is gone before an answer
-can come. With --resource: asks for it. With --tls: logs in over TLS, to a server whose certificate is signed
-by the CA in CAFILE. It ends with the first check that fails. The last line is
-"N passed, N failed", the exit status 1 if one failed.
+JID is the bot's full address. Without options, it checks all that echobot must
+answer, and how, and all that it must not answer. With --count, N messages sent
+at once must come back in order. With --leave, it sends one message and leaves
+before an answer can come. With --resource, it asks for that resource. With
+--tls, it logs in over TLS, to a server whose certificate is signed by the CA in
+CAFILE. It stops at the first check that fails. The last line is "N passed, N
+failed". The exit status is 1 if one failed.
 """
 import argparse
 import asyncio
@@ -18,7 +18,7 @@ import inspect
 import logging
 import sys
 
-logging.disable(logging.CRITICAL)  # errors come as exceptions
+logging.disable(logging.CRITICAL)  # slixmpp reports errors as exceptions, too
 
 import slixmpp
 from slixmpp.exceptions import IqError
@@ -32,7 +32,7 @@ BODIES = {
     "100 KB": "0123456789abcdef" * 6400,
     "markup": "<b>bold</b> & <![CDATA[x]]> <!-- ]]> --> </body></message>",
     "quotes": "\"double\" 'single' `back`",
-    "what looks like entities": "&lt; &amp;amp; &#65; &nbsp;",
+    "text that looks like entities": "&lt; &amp;amp; &#65; &nbsp;",
     "emoji and many scripts": "\U0001f600\U0001f469\u200d\U0001f680 h\u00e9 \u4e16\u754c \u0448\u043b\u0430\u043a "
                               "\u05e9\u05dc\u05d5\u05dd \U00010348 \ufdd0 \U0010fffd",
     "newlines and tabs": "one\ntwo\n\n\tthree\t\n",
@@ -40,7 +40,7 @@ BODIES = {
     "printf directives": "%s %d %n %r %%",
 }
 
-# Each would be echoed by a bot that looks at the body alone, or at less.
+# A bot that looked only at the body, or not even at that, would echo these.
 UNWANTED = {
     "an error": "<message to='%s' type='error'><body>no</body><error type='cancel'>"
                 "<gone xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></message>",
@@ -69,7 +69,7 @@ class Client(slixmpp.ClientXMPP):
         self["feature_mechanisms"].unencrypted_plain = True
         self["feature_mechanisms"].unencrypted_scram = True
         self.messages, self.presences = asyncio.Queue(), asyncio.Queue()
-        # Not the events "message" and "presence": they leave some types out.
+        # The events "message" and "presence" would leave some types out.
         self.queue("message", self.messages)
         self.queue("presence", self.presences)
         self.session = asyncio.get_running_loop().create_future()
@@ -92,7 +92,7 @@ class Client(slixmpp.ClientXMPP):
             self.connect("127.0.0.1", self.port)
         problem = await asyncio.wait_for(self.session, PATIENCE)
         assert problem is None, problem
-        await self.get_roster()  # else no answers to subscriptions: RFC 6121 section 3.1.6
+        await self.get_roster()  # or no answers to subscriptions come: RFC 6121 section 3.1.6
         self.send_presence()
 
     async def log_out(self):
@@ -106,7 +106,7 @@ class Client(slixmpp.ClientXMPP):
         message.send()
 
     async def hear(self, sender, body, type="chat", thread=None):
-        """The next message must be this one."""
+        """Checks that the next message is this one."""
         got = await self.messages.get()
         for what, have, want in (("body", got["body"], body), ("type", got["type"], type),
                                  ("thread", got["thread"], thread or ""), ("sender", got["from"].full, sender)):
@@ -119,15 +119,15 @@ async def is_echoed(client, bot, body, type="chat", thread=None):
 
 
 async def is_not_answered(client, bot, stanza):
-    """The bot answers in order. So if the next message is the echo of what was
-    said next, there is none for the stanza."""
+    """Sends a stanza, and then an ordinary message. The bot answers in order. So if the
+    next message is the echo of the ordinary one, the stanza was not answered."""
     client.send_raw(stanza % bot)
     await is_echoed(client, bot, "marker")
 
 
 async def own_account_is_not_answered(client, bot):
-    """Another of the bot's devices: an answer could start a loop. The ping's
-    result comes behind what else the bot sent."""
+    """Sends a message from another device of the bot. An answer could start a loop.
+    The result of the ping comes after everything else that the bot has sent."""
     device = Client("echobot", client.port, client.tls)
     await device.log_in()
     device.say(bot, "said by another device of the bot's account")
@@ -171,7 +171,7 @@ async def come_back_in_order(client, bot, count):
 
 
 def conversation(client, bot):
-    """All checks, as (name, coroutine)."""
+    """Yields all checks, as (name, coroutine)."""
     for what, body in BODIES.items():
         yield "echo of " + what, is_echoed(client, bot, body)
     yield "echo of type normal", is_echoed(client, bot, "hello", "normal")
@@ -210,7 +210,7 @@ async def main(args):
         checks = conversation(client, args.bot)
     passed = 1
     for name, check in checks:
-        if not await passes(name, check):  # what follows would be out of step
+        if not await passes(name, check):  # the following checks would be out of step
             print("%d passed, 1 failed" % passed)
             return 1
         passed += 1

@@ -1,7 +1,7 @@
 #!/bin/sh
 # A private ejabberd for tests; run without arguments for usage.
-# Erlang's distribution stays off: no node name, no cookie, no epmd. So it
-# disturbs nobody; the price is that ejabberdctl cannot reach it.
+# Erlang's distribution stays off (no node name, no cookie, no epmd), so this server cannot clash
+# with another one. On the other hand, ejabberdctl cannot reach it.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
@@ -14,7 +14,7 @@ probe() {
 	command -v ps >/dev/null || echo "ps is not installed"
 }
 
-# Where packages put it.
+# Prints the folder in which packages install ejabberd, or nothing.
 libraries() {
 	if [ -n "${EJABBERD_LIBS:-}" ]; then echo "$EJABBERD_LIBS"; return; fi
 	for d in /usr/lib/*-linux-*/ejabberd-* /usr/lib/ejabberd-* /usr/lib64/ejabberd-* \
@@ -59,7 +59,7 @@ write_config() {
 	END
 	write_listener 127.0.0.1
 	if has_ipv6; then write_listener ::1; fi
-	# shaper and shaper_rules are the package's, in use with LIMITS=default
+	# shaper and shaper_rules are those of the package, and are used with LIMITS=default
 	cat <<-END
 	shaper:
 	  normal: {rate: 3000, burst_size: 20000}
@@ -84,7 +84,7 @@ write_config() {
 	END
 }
 
-# As one Erlang term: the server registers them itself when it is up.
+# Writes the accounts as one Erlang term. The server registers them when it is up.
 write_accounts() {
 	mkdir -p "$dir/spool"
 	make_users | awk 'BEGIN { printf "[" }

@@ -5,8 +5,8 @@ echo an ordinary message, at the same full JID: it must not have reconnected.
 
 usage: hostile_client.py [--user NAME] [--room ROOM] PORT JID|COMMAND
 
-With --room it enters a room with such a presence, which the room sends to all who
-enter later. Then it runs the command, whose exit status it returns.
+With --room it enters a room with such a presence, which the room sends to everybody
+who enters later. Then it runs the command, and returns its exit status.
 
 This client is a socket and some text, since no library would send such things.
 It logs in with PLAIN. If the server refuses a stanza, it logs in again. The last
@@ -22,7 +22,7 @@ PATIENCE = 30  # seconds
 
 XML_NS = "http://www.w3.org/XML/1998/namespace"
 
-# What is inside the stanza, and attributes of the stanza.
+# The content of the stanza, and its attributes.
 HOSTILE = {
     "an element with the prefix xml": ("<xml:e/>", ""),
     "an undeclared prefix": ("<u:e/>", ""),
@@ -67,7 +67,7 @@ class Client:
                  "xmlns:stream='http://etherx.jabber.org/streams'>", "</stream:features>")
 
     def say(self, text, awaited):
-        """Says something, and waits until it hears the text awaited. What was before that is forgotten."""
+        """Sends some text, and waits for the awaited one. Discards all input up to its end."""
         try:
             self.socket.sendall(text.encode())
             while awaited not in self.heard:

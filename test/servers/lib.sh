@@ -1,25 +1,26 @@
-# lib.sh - what prosody.sh and ejabberd.sh have in common. POSIX sh, sourced.
+# lib.sh - the code that prosody.sh and ejabberd.sh share. POSIX sh, sourced.
 #
 # Each of the two defines
-#     probe                 why this machine cannot run the server, or nothing
-#     config, write_config  name of the configuration file, and its text
+#     probe                 prints why this machine cannot run the server, or nothing
+#     config, write_config  name of the configuration file, and a function that prints it
 #     write_accounts        puts the accounts where the server finds them
 #     launch                starts the server in the background
-#     is_up, port_taken     what has become of it, from its log
-# and then calls main "$@". The directory they work in is $dir.
+#     is_up, port_taken     look into the server's log
+# and then calls main "$@". They work in the directory $dir.
 
 die() { echo "${0##*/}: $*" >&2; exit 1; }
 
 usage() {
 	cat >&2 <<-END
 	usage: ${0##*/} start DIR | stop DIR | kill DIR | status DIR | probe
-	  start   a private server on a free port of the loopback, with all its
-	          files in DIR; prints PORT=... (and CAFILE=... with TLS) for
-	          eval. Accounts stay in DIR: for a fresh server, a fresh DIR
-	  stop    SIGTERM: the server says goodbye to its clients
-	  kill    SIGKILL: their connections just vanish
-	  status  what start printed, if the server is running
-	  probe   can this machine run it? If not, the reason
+	  start   starts a private server on a free port of the loopback, with all
+	          its files in DIR, and prints PORT=... (and CAFILE=... with TLS)
+	          for eval. Accounts stay in DIR, so use a fresh DIR for a fresh
+	          server
+	  stop    SIGTERM: the server closes its streams
+	  kill    SIGKILL: the connections just break
+	  status  prints what start has printed, if the server is running
+	  probe   prints the reason if this machine cannot run the server
 	environment of start:
 	  AUTH=both|plain|scram    mechanisms to log in with        (both)
 	  STORE=plain|hashed       how passwords are kept           (plain)
@@ -27,12 +28,12 @@ usage() {
 	                           direct: from the first byte      (none)
 	  CERT=good|wronghost|expired|selfsigned                    (good)
 	  LIMITS=none|default      rate limits as in the package    (none)
-	  IDLE=seconds             probe clients that are idle      (off)
+	  IDLE=seconds             ping clients that are idle       (off)
 	  USERS=n                  jumperbot_0 to n-1               (10)
 	  ECHOBOT=password         of the account echobot           (echobot)
-	  REGISTER=no|yes          may clients make accounts?       (no)
-	  PORT=n                   that port or none                (a free one)
-	  SETTINGS=own|readme      as above, or Prosody as the README has it (own)
+	  REGISTER=no|yes          may clients create accounts?     (no)
+	  PORT=n                   this port and no other           (a free one)
+	  SETTINGS=own|readme      as above, or Prosody as in the README (own)
 	END
 	exit 2
 }
@@ -56,11 +57,11 @@ read_options() {
 	one_of SETTINGS "$SETTINGS" own readme
 }
 
-# Is there an IPv6 loopback? Then the server listens there, too, because that
-# is what the name localhost leads to first.
+# True if there is an IPv6 loopback. Then the server listens there, too, because localhost
+# resolves to that address first.
 has_ipv6() { grep -q '^0\{31\}1 ' /proc/net/if_inet6 2>/dev/null; }
 
-# "name password" lines, one for each account.
+# Prints a line "name password" for each account.
 make_users() {
 	printf '%s\n' "echobot $ECHOBOT" 'alice alice' 'bob bob'
 	i=0
@@ -70,12 +71,13 @@ make_users() {
 	done
 }
 
-# A dead process that nobody has waited for is a zombie: not alive.
+# True if the process is alive. A zombie, which nobody has waited for, is not.
 alive() {
 	case $(ps -o stat= -p "$1" 2>/dev/null) in ''|Z*) return 1 ;; esac
 }
 
-# Does our server still run? Its number alone could by now be another process.
+# True if our server is running. Another process may have got its process ID, so the arguments are
+# checked, too.
 running() {
 	pid=$(cat "$dir/pid" 2>/dev/null) && alive "$pid" &&
 		ps -ww -o args= -p "$pid" | grep -qF -- "$dir"
@@ -94,7 +96,7 @@ stop() { # stop SIGNAL: ends the server, by force after 15 s
 	rm -f "$dir/pid" "$dir/env"
 }
 
-# Waits until the launched server is up, at most 3 min. 1: the port was taken.
+# Waits until the launched server is up, for at most 3 min. Returns 1 if the port was taken.
 wait_until_up() {
 	tries=1800
 	until is_up; do
@@ -109,8 +111,8 @@ wait_until_up() {
 	done
 }
 
-# A port is free if the server gets it: asking beforehand would prove nothing.
-# The range lies below the one that outgoing connections use.
+# Starts the server on the first port that it gets. Another program could take a port that was found
+# to be free before. The range lies below the ports of outgoing connections.
 start() {
 	read_options
 	if running; then die "already running in $dir"; fi
@@ -127,7 +129,7 @@ start() {
 	die "found no free port"
 }
 
-# What a test needs to know, as shell assignments.
+# Prints what a test needs to know, as shell assignments.
 publish() {
 	{
 		echo "PORT=$port"

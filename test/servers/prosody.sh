@@ -11,10 +11,10 @@ probe() {
 	command -v ps >/dev/null || echo "ps is not installed"
 }
 
-# What must be different from a server in earnest.
+# Prints the settings in which this server must differ from a real one.
 private_settings() {
 	cat <<-END
-	run_as_root = true  -- else root, as in a container, is refused
+	run_as_root = true  -- otherwise Prosody refuses to run as root, as in a container
 	pidfile = "$dir/prosody.pid"
 	data_path = "$dir/data"
 	log = { info = "$dir/server.log" }
@@ -26,7 +26,7 @@ private_settings() {
 	END
 }
 
-# What the README tells its readers to write, and with TLS to do.
+# Prints the configuration in the README. With TLS, also does what the README says about it.
 readme_config() {
 	readme=$here/../../README
 	change=
@@ -79,11 +79,11 @@ write_config() {
 	$(if $tls; then echo "ssl = { key = '$dir/tls/$CERT.key', certificate = '$dir/tls/$CERT.crt' }"; fi)
 	VirtualHost "localhost"
 	Component "conference.localhost" "muc"
-	muc_room_cache_size = 100000  -- of 100 as in the package, the rest is read from disk, and written, all the time
+	muc_room_cache_size = 100000  -- beyond the default, 100, it reads and writes rooms on disk
 	END
 }
 
-# The files that "prosodyctl register" would write, without its 0.2 s for each.
+# Writes the files that "prosodyctl register" would write, which takes 0.2 s for each account.
 # internal_hashed replaces the plain password at the first login.
 write_accounts() {
 	mkdir -p "$dir/data/localhost/accounts" "$dir/none"
@@ -101,8 +101,7 @@ launch() {
 	echo $! > "$dir/pid"
 }
 
-# Prosody goes on when it could not listen, and names all ports that it opened
-# after those that it could not.
+# Prosody continues if it could not open a port. It logs the ports that it could not open first.
 is_up() { grep -q "Activated service 'c2s[a-z_]*' on .*$port" "$dir/server.log" 2>/dev/null && ! port_taken; }
 port_taken() { grep -q 'Failed to open server port' "$dir/server.log" 2>/dev/null; }
 

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""Meets jumperbots in their room, with a client that is not ours: slixmpp.
+"""Meets jumperbots in their room, with slixmpp, an independent client.
 
 usage: room_client.py PORT JUMPERBOT [--owner]
 
 With --owner, the server lets the owner of a room kick people and destroy it.
-Prints a line per check and ends with status 0 when all have passed.
+Prints a line per check and exits with status 0 if all have passed.
 """
 import asyncio
 import logging
@@ -52,8 +52,8 @@ def present(nick):
 
 
 async def conversation(port, jumperbot, alice):
-    """What the bots say, according to their trace, is what a guest hears. Alice has the nick of
-    one of them: the room refuses it, and it says why."""
+    """Checks that alice hears exactly what the bots' trace says they have sent. Alice has the nick
+    of one bot. The room refuses that bot, which reports the reason."""
     bots = await start(port, jumperbot, "-n", "3", "-d", "6", "-v")
     out, trace = (text.decode() for text in await bots.communicate())
     await alice.barrier()
@@ -77,8 +77,8 @@ async def kicked(alice):
 
 
 async def destroyed(alice):
-    """Who comes in while ejabberd closes the room gets no answer: alice comes
-    again, and the bot does after 30 s."""
+    """Destroys the room. An occupant who enters while ejabberd closes it gets no answer, so
+    alice tries again, and the bot does after 30 s."""
     await ask(alice, "<query xmlns='%s'><destroy/></query>" % OWNER)
     alice.seen.clear()
     for attempt in range(5):
@@ -95,16 +95,16 @@ async def main(port, jumperbot, owner):
     if alice:
         await check("she enters the bots' room", enter(alice, "jumperbot_1"))
         server_client.PATIENCE = 30
-        await check("two bots say there what they say they say, and one finds its nick taken", conversation(port, jumperbot, alice))
+        await check("alice hears all that two bots send, and one bot finds its nick taken", conversation(port, jumperbot, alice))
         alice.seen.clear()
         bots = await start(port, jumperbot, "-n", "1")
         await check("a bot comes", alice.until(lambda: any(present("jumperbot_0")(e) for e in alice.seen)))
         await check("and speaks", alice.until(lambda: any(
             e.tag.endswith("message") and e.get("from", "").endswith("/jumperbot_0") for e in alice.seen)))
         if owner:
-            await check("a bot that is kicked comes back", kicked(alice))
+            await check("a bot that is kicked enters again", kicked(alice))
             server_client.PATIENCE = 80
-            await check("when the room is destroyed it opens another", destroyed(alice))
+            await check("when the room is destroyed, the bot opens another", destroyed(alice))
         await check("SIGTERM ends it", end(bots))
         alice.disconnect()
     print("%d passed, %d failed" % (server_client.passed, server_client.failed))

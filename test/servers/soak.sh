@@ -1,15 +1,15 @@
 # soak.sh - the checks of the group soak, which take half an hour. $MESSAGES
-# messages (2,000,000) go through one echobot, whose memory must not grow, on the
-# practice server and, where it is installed, on Prosody. Then Prosody is killed
-# ten times in a row under 50 jumperbots and an echobot, at up to a minute for all
-# to come back. Sourced by tests.sh.
+# messages (default: 2,000,000) go through one echobot, whose memory must not grow,
+# on the practice server and, if it is installed, on Prosody. Then Prosody is killed
+# ten times in a row under 50 jumperbots and an echobot. Each time, it takes up to a
+# minute until all have reconnected. Sourced by tests.sh.
 
 messages=${MESSAGES:-2000000}
 kills=10
 
 memory() { ps -o rss= -p "$1" | tr -d ' '; } # KB
 
-# The last line of a file, each time there is another, until the process is gone.
+# Shows the last line of a file whenever it has changed, until the process is gone.
 show_progress() { # show_progress PROCESS FILE COMMAND...
 	process=$1 file=$2 shown=
 	shift 2
@@ -25,7 +25,7 @@ show_progress() { # show_progress PROCESS FILE COMMAND...
 
 beside() { echo ", echobot: $(memory $pid) KB"; }
 
-# A tenth of them comes first: then echobot has all the memory that it needs.
+# Sends a tenth of the messages first. After that, echobot has all the memory that it needs.
 many_messages() {
 	start bot "$echobot" -p "$PORT"
 	pid=$!
@@ -46,12 +46,12 @@ many_messages() {
 
 back_again() { [ "$(grep -c 'ready as' "$tmp/bot.out")" -gt "$1" ]; }
 
-# Are all of them in a room again? Looks at what came behind line $before.
+# True if all bots are in a room again. Looks at the output after line $before.
 back_in_room() { # back_in_room BOTS
 	tail -n +$((before + 1)) "$tmp/crowd.out" | grep -q "lost [0-9].* $1 of $1 in rooms"
 }
 
-# SIGKILL: connections just vanish, and there is another server on the port.
+# Kills the server, so that the connections just break, and starts another one on its port.
 kill_one() { # kill_one NUMBER
 	before=$(wc -l <"$tmp/crowd.out")
 	sh test/servers/prosody.sh kill "$dir" && rm -rf "$dir" && PORT=$PORT start_server prosody USERS=50 &&
@@ -67,13 +67,13 @@ many_kills() {
 	wait_for 60 grep -q '50 running, 50 logged in' "$tmp/crowd.out" || { cat "$tmp/crowd.out"; return 1; }
 	number=1
 	while [ $number -le $kills ]; do
-		check "$what: killed, $number of $kills: all 51 come back" kill_one $number
+		check "$what: killed, $number of $kills: all 51 reconnect" kill_one $number
 		number=$((number + 1))
 	done
 	kill $bot $crowd
 	check "$what: echobot ends" forget $bot
 	check "$what: the jumperbots end" forget $crowd
-	check "$what: no phrase was heard twice, nobody left out" tells entered=50 repeated=0 refused=0
+	check "$what: no phrase came back twice, no bot was left out" tells entered=50 repeated=0 refused=0
 	sed -n '/^bots=/,$s/^/    /p' "$tmp/crowd.out"
 }
 

@@ -86,26 +86,25 @@ at_most() { # at_most N PATTERN FILE
 	[ "$lines" -le "$1" ] || { echo "$lines times $2"; return 1; }
 }
 
-# echobot does what it is for. What was said before it came is not for it to
-# answer; the client would notice.
+# Tests that echobot echoes. It must not answer messages from before its login; the client would
+# notice an answer.
 test_conversation() {
 	check "$what: somebody speaks to a bot that is not there" within 60 $client --leave "$PORT" echobot@localhost
 	check "$what: the bot logs in" log_in bot "$echobot" || return
 	check_program "$what: conversation" $client "$PORT" "$jid" &&
 		check_program "$what: 1,000 messages" $client --count 1000 "$PORT" "$jid"
-	check "$what: what was said before came, too" says '^S: .*said by one who left' "$tmp/bot.err"
-	check "$what: the trace does not tell the password" hides_password "$tmp/bot.err"
-	check "$what: SIGTERM ends it politely" ends_well bot $pid TERM
+	check "$what: the early message came, too" says '^S: .*said by one who left' "$tmp/bot.err"
+	check "$what: the trace hides the password" hides_password "$tmp/bot.err"
+	check "$what: SIGTERM ends it properly" ends_well bot $pid TERM
 	check "$what: a wrong password" fails 1 '^echobot: .*not-authorized' \
 		env XMPP_PASSWORD=open-sesame "$echobot" -v -p "$PORT"
-	check "$what: the trace does not tell that one" hides_password "$tmp/stderr" open-sesame
+	check "$what: the trace hides that one, too" hides_password "$tmp/stderr" open-sesame
 }
 
-# Two bots that hear each other. The way there: alice's client speaks to the
-# first bot and leaves before the answer, which then goes to whoever else is
-# logged in as alice, and that is the second bot. Stopping the first makes sure
-# of the order. If they began to talk to each other, they would go on doing so
-# all through the conversation that follows.
+# Tests two bots that receive each other's messages. Alice's client speaks to the first bot and
+# leaves before the answer, which then goes to the second bot, which is logged in as alice, too.
+# The first bot is stopped until she has left. If the bots answered each other, they would go on
+# during the whole conversation that follows.
 test_loop() {
 	check "$what: a bot logs in" log_in first "$echobot" || return
 	first=$pid first_jid=$jid
@@ -117,15 +116,15 @@ test_loop() {
 	check "$what: the second hears the echo" wait_for 10 grep -q '^S: .*said by one who left' "$tmp/second.err"
 	check_program "$what: conversation with the first" $client --user bob "$PORT" "$first_jid"
 	check "$what: the bots have fallen silent" at_most 3 '^C: .*said by one who left' "$tmp/first.err"
-	check "$what: SIGINT ends the first politely" ends_well first $first INT
-	check "$what: SIGTERM ends the second politely" ends_well second $second TERM
+	check "$what: SIGINT ends the first properly" ends_well first $first INT
+	check "$what: SIGTERM ends the second properly" ends_well second $second TERM
 }
 
-# What others send, and the server forwards, costs a bot no connection and keeps it out of no room.
+# Tests that stanzas from others neither end a bot's connection nor keep it out of a room.
 test_hostile() {
 	check "$what: the bot logs in" log_in bot "$echobot" || return
 	check_program "$what: hostile stanzas" within 120 "$python" test/servers/hostile_client.py "$PORT" "$jid"
-	check "$what: SIGTERM ends it politely" ends_well bot $pid TERM
+	check "$what: SIGTERM ends it properly" ends_well bot $pid TERM
 	check "$what: a hostile occupant" within 60 "$python" test/servers/hostile_client.py \
 		--room bot_room_0@conference.localhost "$PORT" "exec '$jumperbot' -p $PORT -n 5 -r 1 -d 4 -i 20"
 }
@@ -134,8 +133,7 @@ test_tls_required() {
 	check "$what: the bot gives up" fails 1 '^echobot: .*TLS.*-x' "$echobot" -p "$PORT"
 }
 
-# The bot speaks through a command that adds TLS; the client adds it itself.
-# The command is the README's.
+# The bot connects through the README's command, which adds TLS. The test client has its own TLS.
 tls_command=$(sed -n "/ -x 'openssl/,/'\$/p" README | sed "s/.* -x '//; s/'\$//; s/\\\\\$//" | tr -s ' \n' ' ')
 gnutls_command='gnutls-cli --logfile=/dev/null --starttls-proto=xmpp -p $XMPP_PORT $XMPP_HOST'
 
@@ -144,7 +142,7 @@ test_tunnel() {
 	check "$what: the bot logs in through openssl" log_in bot "$echobot" -x "$tunnel" || return
 	check_program "$what: conversation through openssl" $client --tls "$dir/tls/ca.pem" "$PORT" "$jid" &&
 		check_program "$what: 1,000 messages through openssl" $client --tls "$dir/tls/ca.pem" --count 1000 "$PORT" "$jid"
-	check "$what: SIGTERM ends it politely" ends_well bot $pid TERM
+	check "$what: SIGTERM ends it properly" ends_well bot $pid TERM
 	check "$what: and the tunnel with it" nobody_runs "CAfile $dir/tls/ca.pem"
 	check "$what: the bot logs in again" log_in bot "$echobot" -x "$tunnel"
 	kill -KILL $pid
@@ -161,13 +159,13 @@ test_tunnel() {
 			-x "$gnutls_command --x509cafile=$dir/tls/ca.pem"
 		check_program "$what: 1,000 messages through gnutls-cli" \
 			$client --tls "$dir/tls/ca.pem" --count 1000 "$PORT" "$jid"
-		check "$what: SIGTERM ends the bot politely" ends_well bot $pid TERM
+		check "$what: SIGTERM ends the bot properly" ends_well bot $pid TERM
 	else
 		skip "$what: the bot through gnutls-cli" "gnutls-cli is not installed" gnutls-bin
 	fi
 }
 
-# XEP-0368: TLS from the first byte. Here the commands know nothing of XMPP.
+# XEP-0368: TLS from the first byte. These commands know nothing about XMPP.
 test_direct_tls() {
 	check "$what: 10 jumperbots through openssl" happy_crowd 10 80 -i 100 -x "openssl s_client -quiet -verify_quiet \
 -no_ign_eof -nocommands -alpn xmpp-client -host \$XMPP_SERVER -port \$XMPP_PORT -servername \$XMPP_HOST -verify_return_error -verify_hostname \$XMPP_HOST \
@@ -180,22 +178,22 @@ test_direct_tls() {
 	fi
 }
 
-# A connection through a tunnel is two descriptors: of 40, 24 are kept, and there
-# is room for eight.
+# A connection through a tunnel takes two descriptors. Of 40, 24 are reserved, so there is room for
+# eight connections.
 tunnels_in_processes() {
 	(ulimit -n 40 && happy_crowd 10 80 -i 100 -x "$tunnel")
 }
 
 test_settings() {
 	check "$what: the bot logs in" log_in bot "$echobot" || return
-	check "$what: SIGTERM ends it politely" ends_well bot $pid TERM
-	check "$what: jumperbots come in" happy_crowd 10 40 -i 100
+	check "$what: SIGTERM ends it properly" ends_well bot $pid TERM
+	check "$what: jumperbots enter rooms" happy_crowd 10 40 -i 100
 }
 
 test_settings_tls() {
 	check "$what: not without a tunnel" fails 1 '^echobot: .*TLS.*-x' "$echobot" -p "$PORT"
 	check "$what: the bot logs in" log_in bot "$echobot" -x "$tls_command -CAfile $dir/certs/localhost.crt" || return
-	check "$what: SIGTERM ends it politely" ends_well bot $pid TERM
+	check "$what: SIGTERM ends it properly" ends_well bot $pid TERM
 }
 
 test_wrong_host() {
@@ -205,7 +203,7 @@ test_wrong_host() {
 
 nobody_runs() { ! ps -A -o args= | grep -v grep | grep -F -e "$1"; }
 
-# Valgrind makes the exit status 9 if it found an error or memory not freed.
+# Valgrind sets the exit status to 9 if it has found an error or memory that was not freed.
 test_memory() {
 	check "$what: the bot logs in, under valgrind" log_in bot \
 		valgrind -q --leak-check=full --show-leak-kinds=all --errors-for-leak-kinds=all --error-exitcode=9 \
@@ -216,7 +214,7 @@ test_memory() {
 
 # ------------------------------------------------------------- Jumperbots
 
-# Half of them have no account, and are told so once each.
+# Half of the bots have no account. Each of these is reported once.
 half_refused() {
 	crowd_until half_are_in -v -n 20 -f 190 -i 50
 	status=$?
@@ -229,7 +227,7 @@ half_are_in() {
 		[ "$(grep -c '^jumperbot_20[0-9]: .*not-authorized' "$tmp/crowd.err")" -ge 10 ]
 }
 
-# The server ends in mid-run, and there is another one on its port: all come back.
+# The server ends during a run, and another one starts on its port. All bots must reconnect.
 all_come_back() { # all_come_back VARIABLE=VALUE...
 	before=0
 	start crowd "$jumperbot" -v -p "$PORT" -n 100 -i 2 -m
@@ -248,7 +246,7 @@ server_is_replaced() {
 	wait_for 120 all_in_again || { cat "$tmp/crowd.out"; crowd_complains; return 1; }
 }
 
-# Looks at what came behind line $before.
+# Looks at the trace after line $before.
 all_in_again() { [ "$(tail -n +$((before + 1)) "$tmp/crowd.err" | count_in_room)" -eq 100 ]; }
 
 test_crowds() {
@@ -258,8 +256,8 @@ test_crowds() {
 	check_program "$what: jumperbots meet somebody" "$python" test/servers/room_client.py "$PORT" "$jumperbot" --owner
 }
 
-# More than a process can watch with select(). A trace of so many would be too long
-# to look through again and again; the monitor prints a line each ten seconds.
+# Runs more bots than a process can watch with select(). Their trace would be too long to search
+# again and again, so this uses the monitor, which prints a line every ten seconds.
 test_many() { check "$what: 1,500 jumperbots" great_crowd; }
 
 great_crowd() {
@@ -271,23 +269,23 @@ great_crowd() {
 
 all_are_in_twice() { [ "$(grep -c ' of 1500 in rooms' "$tmp/crowd.out")" -ge 2 ]; }
 
-test_comeback() { check "$what: it restarts, and 100 jumperbots come back" all_come_back "USERS=100"; }
+test_comeback() { check "$what: it restarts, and 100 jumperbots reconnect" all_come_back "USERS=100"; }
 
 test_registration() {
 	check "$what: jumperbots register" happy_crowd 20 80 -i 50 -R -f 1000
-	check "$what: the trace does not tell the password" hides_new_password
-	check "$what: and are known the next time" happy_crowd 20 80 -i 50 -R -f 1000
-	check "$what: the trace does not tell it then" hides_new_password
+	check "$what: the trace hides the password" hides_new_password
+	check "$what: they find their accounts the next time" happy_crowd 20 80 -i 50 -R -f 1000
+	check "$what: the trace hides the password then" hides_new_password
 }
 
-# Where an account exists, ejabberd repeats what we wanted, and tells us.
+# If an account exists, ejabberd's error repeats our request, with the password.
 hides_new_password() { says "^C(jumperbot_[0-9]*): <iq type='set' id='register'>\*\*\*\*\$" "$tmp/crowd.err" && ! grep '<password>' "$tmp/crowd.err"; }
 
 # ------------------------------------------------------------------ Faults
 
-# For 3 s: all wait, and nothing is lost.
-# The two rooms never stand empty: ejabberd closes one that the last bot has left,
-# and who comes in at that moment gets no answer.
+# The server is stopped for 3 s. All bots wait, and nothing is lost. With 20 bots, the two rooms are
+# never empty. Otherwise ejabberd would close a room that the last bot has left, and a bot that
+# enters at that moment would get no answer.
 server_stands_still() {
 	start crowd "$jumperbot" -p "$PORT" -n 20 -r 2 -i 20 -v
 	pid=$! bots=20
@@ -300,8 +298,8 @@ server_stands_still() {
 	all_is_well 20 20
 }
 
-# The bot has more to say than is taken from it: it stands still while the server
-# hears 180 long messages; then somebody on the way does while the bot answers.
+# Makes the bot queue more than is read from it. The bot is stopped until the server has received
+# 180 long messages for it. Then PROCESS (server or tunnel) is stopped while the bot answers.
 nobody_reads() { # nobody_reads PROCESS
 	kill -STOP $bot_pid
 	start flood "$tmp/plain/flood" "$PORT" alice "$jid" 180 180 8000
@@ -317,14 +315,14 @@ nobody_reads() { # nobody_reads PROCESS
 	[ $all_said -eq 0 ] && [ $answered -eq 0 ]
 }
 
-# A socketpair takes a few hundred KB, and no more.
+# Tests a tunnel that does not read. A socketpair holds only a few hundred KB.
 test_slow_tunnel() {
 	check "$what: the bot logs in through socat" log_in bot "$echobot" -x 'socat - TCP:$XMPP_SERVER:$XMPP_PORT' || return
 	bot_pid=$pid
 	tunnel_pid=$(ps -A -o pid= -o args= | awk -v to="TCP:localhost:$PORT" '$2 == "socat" && $4 == to { print $1 }')
-	check "$what: the tunnel does not read what the bot says" nobody_reads "$tunnel_pid"
+	check "$what: the tunnel does not read from the bot" nobody_reads "$tunnel_pid"
 	check_program "$what: the bot goes on" $client --count 100 "$PORT" "$jid"
-	check "$what: SIGTERM ends it politely" ends_well bot $pid TERM
+	check "$what: SIGTERM ends it properly" ends_well bot $pid TERM
 }
 
 ends_for_good() { # ends_for_good SECONDS PATTERN
@@ -335,12 +333,12 @@ ends_for_good() { # ends_for_good SECONDS PATTERN
 	says "^echobot: .*$2" "$tmp/bot.err"
 }
 
-# Somebody logs in as the bot, down to the resource.
+# Another client logs in with the bot's account and resource.
 somebody_takes_its_place() {
 	within 30 $client --user echobot --resource "${jid#*/}" --leave "$PORT" bob@localhost && ends_for_good 10 conflict
 }
 
-# A bot that has worked is patient, even with this: somebody may mend it.
+# A bot that has been logged in keeps trying even then, since the password may be corrected.
 password_changes() {
 	replace_server ECHOBOT=changed && wait_for 60 grep -q '^echobot: login refused: not-authorized' "$tmp/bot.err" &&
 		replace_server "ECHOBOT=echobot" && wait_for 100 is_ready_twice
@@ -353,7 +351,7 @@ replace_server() { # replace_server VARIABLE=VALUE
 is_ready_twice() { [ "$(grep -c '^echobot: ready as ' "$tmp/bot.out")" -eq 2 ]; }
 
 test_faults() {
-	check "$what: it stands still under 20 jumperbots" server_stands_still
+	check "$what: the server is stopped under 20 jumperbots" server_stands_still
 	check "test/practice/flood.c compiles" compiles plain test/practice/flood.c
 	if command -v socat >/dev/null; then
 		test_slow_tunnel
@@ -362,17 +360,17 @@ test_faults() {
 	fi
 	check "$what: the bot logs in" log_in bot "$echobot" || return
 	bot_pid=$pid
-	check "$what: it does not read what the bot says" nobody_reads "$(cat "$dir/pid")"
+	check "$what: the server does not read from the bot" nobody_reads "$(cat "$dir/pid")"
 	check_program "$what: the bot goes on" $client --count 100 "$PORT" "$jid"
 	check "$what: somebody takes the bot's place" somebody_takes_its_place
 	check "$what: the bot logs in again" log_in bot "$echobot" || return
 	bot_pid=$pid
 	check_program "$what: and goes on" $client --count 100 "$PORT" "$jid"
 	check "$what: its password is changed, and changed back" password_changes
-	check "$what: SIGTERM ends it politely" ends_well bot $bot_pid TERM
+	check "$what: SIGTERM ends it properly" ends_well bot $bot_pid TERM
 }
 
-# A test function on a fresh server.
+# Runs a test function on a fresh server.
 on_server() { # on_server FUNCTION SERVER VARIABLE=VALUE...
 	function=$1
 	shift
@@ -381,7 +379,7 @@ on_server() { # on_server FUNCTION SERVER VARIABLE=VALUE...
 	stop_server
 }
 
-# A fresh one. Sets $PORT.
+# Starts a fresh server. Sets $PORT.
 start_server() { # start_server SERVER VARIABLE=VALUE...
 	server=$1 dir=$tmp/server
 	shift

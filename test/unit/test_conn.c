@@ -1,5 +1,5 @@
-/* test_conn.c - tests what transcripts cannot show of a connection: addresses, timers,
- * full queues, tunnels, and handlers that close connections. */
+/* test_conn.c - tests aspects of a connection that transcripts cannot show: addresses,
+ * timers, full queues, tunnels, and handlers that close connections. */
 #include "../../xmpp.c"
 
 #include <limits.h>
@@ -24,13 +24,13 @@ static void die(const char *what)
 
 /* ------------------------------------------------------------ The other side */
 
-/* A server that accepts everything. When the client has sent the word on the left, it says
- * what is on the right. */
+/* A server that accepts everything. When the client has sent the word on the left, the server
+ * sends the text on the right. */
 static const char *const dialogue[][2] = {
 	{"<stream:stream", "<stream:stream id='1' version='1.0' xmlns='" NS_CLIENT "' xmlns:stream='" NS_STREAM "'>"
 	                   "<stream:features><mechanisms xmlns='" NS_SASL "'><mechanism>PLAIN</mechanism></mechanisms>"
 	                   "</stream:features>"},
-	/* What comes right after it belongs to the old stream, and is discarded. */
+	/* Text right after <success/> belongs to the old stream, and is discarded. */
 	{"</auth>", "<success xmlns='" NS_SASL "'/><message><body>smuggled</body></message>"},
 	{"<stream:stream", "<stream:stream id='2' version='1.0' xmlns='" NS_CLIENT "' xmlns:stream='" NS_STREAM "'>"
 	                   "<stream:features><bind xmlns='" NS_BIND "'/></stream:features>"},
@@ -38,7 +38,7 @@ static const char *const dialogue[][2] = {
 	          "<message from='b@localhost' type='chat'><body>hello</body></message>"}
 };
 
-/* Reads until `word` has come. Returns the number of bytes, or -1 at the end. */
+/* Reads until `word` has come. Returns the number of bytes, or -1 at the end of the input. */
 static long await(int fd, const char *word)
 {
 	char seen[32] = "", c;
@@ -105,7 +105,7 @@ static pid_t spawn(int listener, int clients, void (*serve)(int fd))
 	return child;
 }
 
-/* Closes the stream when the client does, and counts the bytes that came before. */
+/* Closes the stream when the client does, and counts all received bytes. */
 static long counted;
 
 static void serve_goodbye(int fd)
@@ -183,7 +183,7 @@ static void leave(struct xmpp *x)
 	xmpp_close(x);
 }
 
-/* ::1 refuses, 127.0.0.1 answers. getaddrinfo() returns both for localhost. */
+/* getaddrinfo() returns ::1 and 127.0.0.1 for localhost. The first refuses, the second answers. */
 static void test_addresses(void)
 {
 	int port, listener = listen_free(&port);
@@ -195,7 +195,7 @@ static void test_addresses(void)
 	check("xmpp_run", !xmpp_run(&x, 1));
 	check("one address refuses, the next is tried", closes == 1 && !*ended);
 	check("the JID is known", !strcmp(xmpp_jid(x), "a@localhost/1"));
-	check("the server saw the goodbye", finish(child) == 0);
+	check("the server saw the end of the stream", finish(child) == 0);
 	xmpp_free(x);
 	close(listener);
 }
@@ -219,7 +219,7 @@ static void test_descriptors(void)
 	for (closes = 0; !closes && xmpp_turn(&x, 1, -1) > 0; )
 		;
 	check("a descriptor too high for select() is refused", strstr(ended, "below 1024") != NULL || FD_SETSIZE != 1024);
-	check("for now: others may be given back", xmpp_retry_in(x) >= 0);
+	check("only for now, since others may be closed", xmpp_retry_in(x) >= 0);
 	for (; last > listener; last--)
 		close(last);
 	if (fd >= 0)
@@ -313,7 +313,7 @@ static void close_other(struct xmpp *x, const char *reason)
 		xmpp_close(other);
 }
 
-/* A connection that cannot even begin closes one that is on its way. */
+/* The on_close of a connection that cannot even begin closes one that is connecting. */
 static void test_close_early(void)
 {
 	int port, listener = listen_free(&port), result;
@@ -349,7 +349,7 @@ static void test_close_in_on_close(void)
 	xmpp_free(x);
 }
 
-/* Between two attempts, it calls on_close: the bot may be waiting for that. */
+/* Between two attempts, xmpp_close() calls on_close, since the bot may be waiting for that. */
 static void test_close_while_waiting(void)
 {
 	struct xmpp *x = client("does..not..exist", 1);
@@ -426,7 +426,7 @@ static struct xmpp *logged_in(int fds[2])
 	return x;
 }
 
-/* The server says why it closes the connection, but what we send fails first. */
+/* The server says why it closes the connection. We must read that although sending fails first. */
 static void test_last_words(void)
 {
 	static const char conflict[] = "<stream:error><conflict xmlns='" NS_STREAMS "'/></stream:error>";
@@ -449,7 +449,7 @@ static void close_it(struct xmpp *x, const struct xml_elem *answer, void *data)
 	xmpp_close(x);
 }
 
-/* The server is gone as soon as it has offered PLAIN. */
+/* The server hangs up as soon as it has offered PLAIN. */
 static void test_gone_at_login(void)
 {
 	static const char plain[] = "<stream:features><mechanisms xmlns='" NS_SASL "'><mechanism>PLAIN</mechanism></mechanisms>"
@@ -465,11 +465,11 @@ static void test_gone_at_login(void)
 	close(fds[1]);
 	while (!closes && xmpp_turn(&x, 1, -1) > 0)
 		;
-	check("gone while we log in, and to be tried again", closes == 1 && xmpp_retry_in(x) >= 0);
+	check("the server is gone while we log in, and we try again", closes == 1 && xmpp_retry_in(x) >= 0);
 	xmpp_free(x);
 }
 
-/* Turns the loop until the connection has ended. Returns how often. */
+/* Turns the loop until the connection has ended. Returns the number of turns. */
 static int turns_to_end(struct xmpp **x)
 {
 	int turns = 0;
@@ -479,7 +479,7 @@ static int turns_to_end(struct xmpp **x)
 	return turns;
 }
 
-/* A server does not close its stream. The loop sleeps while it waits for that. */
+/* The server does not close its stream. The loop must sleep while it waits for that. */
 static void test_stop(void)
 {
 	struct xmpp *x;
@@ -499,8 +499,8 @@ static void stop_all(struct xmpp *x, const char *reason)
 	xmpp_stop();
 }
 
-/* The second connection breaks when the output of this turn is sent, and its on_close stops the
- * loop. The first one learns that before the loop sleeps. */
+/* The second connection breaks when the output of this turn is sent, and its on_close calls
+ * xmpp_stop(). The first one must close before the loop sleeps. */
 static void test_stop_in_on_close(void)
 {
 	struct xmpp *conns[2];
@@ -542,7 +542,7 @@ static void test_no_timer_when_closing(void)
 	xmpp_free(x);
 }
 
-/* What arrives is not XML, and what we say about it finds no room in the queue. */
+/* The input is not XML, and the queue has no room for our stream error. */
 static void test_full_at_error(void)
 {
 	struct xmpp *x;
@@ -557,7 +557,7 @@ static void test_full_at_error(void)
 	xmpp_free(x);
 }
 
-/* Returns a connection through this command. Its login is not finished in time. */
+/* Returns a connection through this command, whose login never finishes. */
 static struct xmpp *tunneled(const char *command, long login_timeout)
 {
 	struct xmpp_options o = {.user = "a", .password = "a", .host = "a_b.example", .server = "::1", .port = 5269};
@@ -574,7 +574,7 @@ static struct xmpp *tunneled(const char *command, long login_timeout)
 	return x;
 }
 
-/* It ignores signals and the end of its input, and it has started others. */
+/* The tunnel ignores signals and the end of its input, and has started other processes. */
 static void test_stuck_tunnel(void)
 {
 	struct xmpp *x = tunneled("trap '' TERM INT; sleep 100 & sleep 100", 50);
@@ -586,15 +586,14 @@ static void test_stuck_tunnel(void)
 	group = conn_of(x)->tunnel;
 	turns = turns_to_end(&x);
 	check("a tunnel that does not end is killed", turns < 10 && closes == 1 && group > 0);
-	check("and is no reason", !strcmp(ended, "login not finished within 0.05 s: still waiting for the stream header"));
+	check("and the reason is the timeout", !strcmp(ended, "login not finished within 0.05 s: still waiting for the stream header"));
 	for (turns = 0; turns < 500 && !kill(-group, 0); turns++)
-		poll(NULL, 0, 10); /* until somebody has seen the end of what it started */
+		poll(NULL, 0, 10); /* until init has waited for the processes that it started */
 	check("and nothing is left of its group", turns < 500);
 	xmpp_free(x);
 }
 
-/* It says what it has found in its environment, as the text of a stream error. The server has
- * said nothing else, so the reason shows it. */
+/* The tunnel sends its environment as the text of a stream error, which the reason then shows. */
 static void test_tunnel_environment(void)
 {
 	struct xmpp *x = tunneled("echo \"<stream:stream xmlns:stream='" NS_STREAM "'><stream:error>"
@@ -602,7 +601,7 @@ static void test_tunnel_environment(void)
 		"</stream:error>\"", 5000);
 
 	turns_to_end(&x);
-	check("what a tunnel finds in its environment", !strcmp(ended, "stream error: x a_b.example ::1 5269"));
+	check("a tunnel's environment", !strcmp(ended, "stream error: x a_b.example ::1 5269"));
 	xmpp_free(x);
 }
 
@@ -624,7 +623,7 @@ static void test_tunnel_signals(void)
 	xmpp_free(x);
 }
 
-/* A bot that closes its connection when a request is lost wants no other attempt. */
+/* If a bot closes its connection when a request is lost, there is no other attempt. */
 static void test_close_when_lost(void)
 {
 	struct xmpp *x;
@@ -634,12 +633,12 @@ static void test_close_when_lost(void)
 	xmpp_request(x, "get", NULL, "<q/>", close_it, &asked_once);
 	close(fds[1]);
 	xmpp_run(&x, 1);
-	check("closed while it is lost", asked_once == 1 && closes == 1 && xmpp_retry_in(x) < 0);
+	check("closed while the connection is lost", asked_once == 1 && closes == 1 && xmpp_retry_in(x) < 0);
 	xmpp_free(x);
 }
 
-/* Two connections share a file: each line says whose it is. Control characters are shown as
- * numbers, but letters are left as they are (here a sharp s). */
+/* Two connections share a file, so each line names its connection. Control characters are shown as
+ * numbers, but letters stay as they are (here a sharp s). */
 static void test_trace(void)
 {
 	static const char wanted[] = "S(b): <x>\nS(a): <y>\\xC2\\x9B\\x0A\\x1B\\x7F\xC3\x9F\n"
@@ -672,8 +671,8 @@ static void test_trace(void)
 	fclose(o.trace);
 }
 
-/* In a reason, letters stay as they are. Spaces replace control characters, and pieces of letters
- * that are cut off or not valid. */
+/* In a reason, letters stay as they are. Spaces replace control characters, and bytes that are not
+ * a whole, valid character. */
 static void test_reason(void)
 {
 	char reason[] = "\xC3\xBC\xC2\x9B\x9B\nb\x80\xE2\x82\xAC\xE2\x82";
@@ -682,7 +681,7 @@ static void test_reason(void)
 	check("a tidy reason", !strcmp(reason, "\xC3\xBC    b \xE2\x82\xAC"));
 }
 
-/* Checks what xmpp_send() and the functions that use it queue. */
+/* Checks the bytes that xmpp_send(), and the functions that use it, queue. */
 static void check_formats(struct xmpp *x)
 {
 	static const char wanted[] = "<a b='&lt;&apos;'>7%<c/>%x</a>"
@@ -712,7 +711,7 @@ static void test_too_long(void)
 	check("a stanza too long for a server", refused && errno == EMSGSIZE && !xmpp_send(x, "<a>%s</a>", "b")
 	                                        && !memcmp(conn_of(x)->out.bytes, wanted, sizeof wanted - 1));
 	body[45000] = '\0';
-	check("and one that is not", !xmpp_message(x, "b@localhost", "chat", body));
+	check("and one that is short enough", !xmpp_message(x, "b@localhost", "chat", body));
 	xmpp_free(x);
 	close(fds[1]);
 }
@@ -743,7 +742,7 @@ static void fill_queue(struct xmpp *x)
 	check("1,000 messages are queued", sent == 1000);
 	while (!xmpp_message(x, "b@localhost", "chat", body) && sent < 10000)
 		sent++;
-	check("the queue has an end", sent < 3000 && errno == ENOBUFS);
+	check("the queue has a limit", sent < 3000 && errno == ENOBUFS);
 	xmpp_wake_after(x, 50);
 }
 

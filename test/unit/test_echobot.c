@@ -1,9 +1,9 @@
-/* test_echobot.c - what echobot prints, whatever it is told. */
+/* test_echobot.c - tests that echobot prints any text safely. */
 #define main echobot_main
 #include "../../echobot.c"
 #undef main
 
-/* What print_text() makes of s, in a buffer of `size` bytes. */
+/* Stores the output of print_text(s) in a buffer of `size` bytes. Returns 0, or -1 on failure. */
 static int prints(const char *s, char *to, size_t size)
 {
 	FILE *file = tmpfile();
@@ -30,7 +30,7 @@ int main(void)
 		{"", ""},
 		{"Grüße, 你好", "Grüße, 你好"},
 		{"one\r\ntwo\tthree", "one  two three"},
-		{"a@localhost/x\nbob@localhost", "a@localhost/x bob@localhost"}, /* no line of bob's */
+		{"a@localhost/x\nbob@localhost", "a@localhost/x bob@localhost"}, /* not a line from bob */
 		{"\x1B[2J\x7F", " [2J "},
 		{"\xC2\x9B" "2J\xC2\x85\xC2\xA0.\xC2\x80", " 2J \xC2\xA0. "} /* U+009B, U+0085, U+00A0, U+0080 */
 	};

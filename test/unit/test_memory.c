@@ -1,12 +1,12 @@
-/* test_memory.c - what happens when memory runs out: the first allocation fails,
- * in the next run the second, and so on, until a run needs no more. Whichever it
- * is, the bot comes through or, if it is not to come back, ends with a reason, and
- * nothing is lost: no memory, no descriptor, no answer to a request.
+/* test_memory.c - tests what happens when memory runs out. In the first run the first
+ * allocation fails, in the next run the second, and so on, until a run needs fewer.
+ * Each time the bot must succeed or, if it does not reconnect, end with a reason. No
+ * memory, no descriptor and no answer to a request may be lost.
  *
- * The run is a login with SCRAM, a join, a request and an echo, then a lost
- * connection and the same again, with PLAIN. The server is in this process: it
- * says its part when it has heard the word that it waits for. Chance and time are
- * our own, so that all runs are the same, and short. */
+ * A run is a login with SCRAM, a join, a request and an echo, then a lost connection
+ * and the same again with PLAIN. The server is in this process. It sends its next part
+ * when it has received the word that it waits for. The random bytes and the clock are
+ * replaced, so that all runs are the same, and short. */
 #define _POSIX_C_SOURCE 200809L
 #include <errno.h>
 #include <fcntl.h>
@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 static long allocations;         /* in this run so far */
-static long first, last;         /* of them fail */
-static long blocks;              /* that nobody has freed */
+static long first, last;         /* these allocations fail */
+static long blocks;              /* that have not been freed */
 
 static int fails(void)
 {
@@ -62,7 +62,7 @@ static void counting_free(void *block)
 	free(block);
 }
 
-/* Each look at the clock takes 2 ms. */
+/* Replaces clock_gettime(). Each call takes 2 ms. */
 static int quick_clock(clockid_t id, struct timespec *t)
 {
 	static long ms;
@@ -74,7 +74,7 @@ static int quick_clock(clockid_t id, struct timespec *t)
 	return 0;
 }
 
-/* /dev/urandom is /dev/zero. */
+/* Replaces open(). Opens /dev/zero instead of /dev/urandom. */
 static int open_zeros(const char *path, int flags)
 {
 	return open(strcmp(path, "/dev/urandom") ? path : "/dev/zero", flags);
@@ -116,8 +116,8 @@ static int open_zeros(const char *path, int flags)
 
 enum { STEPS = 8 };
 
-/* What a server waits for, and says; NULL: it hangs up. The client's nonce is
- * zeros, so this is r=AAAAAAAAAAAAAAAAAAAAAAAAsrv,s=c2FsdA==,i=4096, and v=... */
+/* The word that the server waits for, and its answer. With NULL, it hangs up. The client's nonce is
+ * all zeros, so the challenge is r=AAAAAAAAAAAAAAAAAAAAAAAAsrv,s=c2FsdA==,i=4096, and then v=... */
 static const char *const dialogues[2][STEPS][2] = {{
 	{"<stream:stream", MECHANISM("SCRAM-SHA-1")},
 	{"</auth>", "<challenge xmlns='" NS_SASL "'>cj1BQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFzcnYscz1jMkZzZEE9PSxpPTQwOTY=</challenge>"},
@@ -131,9 +131,9 @@ static const char *const dialogues[2][STEPS][2] = {{
 
 struct server {
 	int listener, port, fd;
-	int echoes;             /* that it has heard; then its dialogue is the second */
+	int echoes;             /* received; after the first, the second dialogue is used */
 	int step;               /* of the dialogue */
-	char heard[1 << 14];    /* what it has heard and not yet answered, a string */
+	char heard[1 << 14];    /* a string: what the server has received and not yet answered */
 };
 
 static void hang_up(struct server *s)
@@ -154,7 +154,7 @@ static void answer(struct server *s, const char *said, const char *rest)
 	hang_up(s);
 }
 
-/* Whatever can be done without waiting. */
+/* Does all that the server can do without waiting. */
 static void serve(struct server *s)
 {
 	size_t used = strlen(s->heard);
@@ -196,10 +196,10 @@ static void listen_free(struct server *s)
 
 /* ------------------------------------------------------------------- Runs */
 
-/* What the client tells. */
+/* The results that the client reports. */
 struct client {
 	int pending;            /* requests without an answer */
-	int ended;              /* for good, with a reason */
+	int ended;              /* the connection was closed for good, with a reason */
 };
 
 static void count_answer(struct xmpp *x, const struct xml_elem *stanza, void *pending)
@@ -221,10 +221,11 @@ static void note_end(struct xmpp *x, const char *reason)
 {
 	struct client *c = x->data;
 
-	c->ended = reason && *reason && xmpp_retry_in(x) < 0 && !conn_of(x)->o.reconnect; /* memory comes back */
+	/* with `reconnect`, the bot must go on */
+	c->ended = reason && *reason && xmpp_retry_in(x) < 0 && !conn_of(x)->o.reconnect;
 }
 
-/* Returns whether the client came through, or ended with a reason. */
+/* Returns true if the client succeeded, or ended with a reason. */
 static int run(struct server *s, const struct xmpp_options *options)
 {
 	struct client client = {0, 0};
@@ -245,7 +246,7 @@ static int run(struct server *s, const struct xmpp_options *options)
 	return !client.pending && (s->echoes == 2 || client.ended);
 }
 
-/* The tokenizer alone: an element comes only with its event, and an error frees everything. */
+/* Tests the tokenizer alone. An element comes only with its event, and an error leaks nothing. */
 static int tokenizer_holds(void)
 {
 	static const char text[] = "<?xml version='1.0'?><a xmlns='u' b='c'><d>e<f/>g</d>&<h>";
@@ -272,7 +273,7 @@ static int tokenizer_holds(void)
 	return good && first > 5;
 }
 
-/* Once an append has failed, no later one succeeds: something is missing. */
+/* True if no append succeeds after one has failed, since its bytes would be missing. */
 static int stays_failed(void)
 {
 	static const char bytes[5000];
@@ -291,7 +292,7 @@ static int stays_failed(void)
 	return good;
 }
 
-/* Is the lowest descriptor free again that was so before? */
+/* Returns the lowest free descriptor. */
 static int next_descriptor(void)
 {
 	int fd = dup(0);
@@ -300,8 +301,8 @@ static int next_descriptor(void)
 	return fd;
 }
 
-/* Runs until nothing fails; `at_once` allocations in a row do. Returns how many
- * runs came to a good end, or -1. */
+/* Repeats the run until no allocation fails. In each run, `at_once` allocations in a row fail.
+ * Returns the number of runs, or -1 if one went wrong. */
 static long fail_each(struct xmpp_options options, int at_once)
 {
 	struct server s;

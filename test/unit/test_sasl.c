@@ -1,5 +1,5 @@
 /* test_sasl.c - tests the building blocks of the login with the test vectors in the
- * standards. They are static in xmpp.c, so it is included whole. */
+ * standards. The functions are static in xmpp.c, so this file includes all of it. */
 #include "../../xmpp.c"
 
 static int passed, failed;
@@ -36,7 +36,7 @@ static void sha1_hex(const char *what, const char *data, size_t n, size_t times,
 	check(what, same_hex(digest, hex));
 }
 
-/* FIPS 180 and RFC 3174 section 7.3, and the lengths at which padding turns. */
+/* FIPS 180 and RFC 3174 section 7.3, and the lengths at which padding needs another block. */
 static void test_sha1(void)
 {
 	char x[130];
@@ -98,7 +98,7 @@ static void pbkdf2_hex(const char *what, const char *password, const char *salt,
 	check(what, same_hex(result, hex));
 }
 
-/* RFC 6070, those of its cases that fit one block. */
+/* The cases of RFC 6070 that fit in one block. */
 static void test_pbkdf2(void)
 {
 	pbkdf2_hex("PBKDF2, 1 round", "password", "salt", 1, "0c60c80f961f0e71f3a9b524af6012062fe037a6");
@@ -129,8 +129,8 @@ static void not_base64(const char *s)
 	buffer_free(&b);
 }
 
-/* RFC 4648 section 10; and that section 3.3 refuses other characters. RFC 4616
- * section 4 has a PLAIN message. */
+/* RFC 4648 section 10, and section 3.3, which refuses other characters. The PLAIN message is from
+ * RFC 4616 section 4. */
 static void test_base64(void)
 {
 	base64_both("", 0, "");
@@ -177,7 +177,7 @@ static char *base64_of(const char *text)
 	return b.bytes;
 }
 
-/* Have these texts been queued, in base64 in an element of that name? */
+/* True if this text has been queued, in base64, in an element of that name. */
 static int has_said(const struct conn *c, const char *name, const char *text)
 {
 	char *base64 = base64_of(text);
@@ -191,7 +191,7 @@ static int has_said(const struct conn *c, const char *name, const char *text)
 	return same;
 }
 
-/* Gives the connection an element with this text in base64. Returns what the function returns. */
+/* Calls `take` with an element that has this text in base64. Returns its result. */
 static int hears(struct conn *c, int (*take)(struct conn *, const struct xml_elem *), const char *text)
 {
 	char *base64 = base64_of(text);
@@ -241,7 +241,7 @@ static void test_rounds(void)
 	}
 }
 
-/* In a user name, = and , are written in another way. */
+/* In a user name, = and , are escaped. */
 static void test_user_name(void)
 {
 	struct xmpp_options options = {.user = "a=b,c", .password = "pencil", .host = "localhost"};
@@ -260,7 +260,7 @@ static void test_jids(void)
 	check("bare and full JID differ", !xmpp_same_jid("romeo@example.net", "romeo@example.net/orchard"));
 	check("but not their account", xmpp_same_account("romeo@example.net", "romeo@example.net/orchard"));
 	check("one a prefix of the other", !xmpp_same_account("romeo@example.net", "romeo@example.network"));
-	check("nobody is nobody", !xmpp_same_jid(NULL, NULL) && !xmpp_same_account("romeo@example.net", NULL));
+	check("NULL matches no JID", !xmpp_same_jid(NULL, NULL) && !xmpp_same_account("romeo@example.net", NULL));
 }
 
 static void control(const char *what, const char *s, size_t n)

@@ -1,7 +1,7 @@
-/* test_xmlstream.c - does xmlstream.c keep the promises of xmpp.h?
+/* test_xmlstream.c - tests that xmlstream.c keeps the promises of xmpp.h.
  *
  * Most of it is one table: the bytes that go in, and the events that must come out,
- * written on one line, the trace:
+ * written on one line, which is called the trace:
  *
  *     OPEN a STANZA {u}b[c='d' {v}e='f']'text'(g h) CLOSE
  *     OPEN a ERROR not-well-formed@7
@@ -12,10 +12,10 @@
  *
  * Each input is fed in one piece, in pieces of 1, 2, 3 and 7 bytes, and cut in two at
  * every position. The trace must always be the same, and xmlstream_raw() must return
- * the bytes of each event. What was accepted is then printed with xml_print() and
- * parsed again: that must give the same trees.
+ * the bytes of each event. Accepted elements are then printed with xml_print() and
+ * parsed again, which must give the same trees.
  *
- * The program prints only failures, and a last line that counts. */
+ * The program prints only failures, and a last line with the counts. */
 #define _POSIX_C_SOURCE 200809L
 #include "xmpp.h"
 
@@ -31,7 +31,7 @@ static int passed, failed;
 /* --------------------------------------------------------------- The table */
 
 struct input {
-	const char *bytes;      /* with their number, for there are NULs among them */
+	const char *bytes;      /* there may be NULs among them */
 	size_t n;
 	const char *trace;
 	size_t max_stanza;      /* for xmlstream_new() */
@@ -81,7 +81,7 @@ static const struct input accepted[] = {
 	     "OPEN a STANZA b[i='' h='' g='' f='' e='' d='' c='' b='' a='' j='']"),
 	CASE("<a><b c='>", "OPEN a"),
 
-	/* References. What they stand for is text, never markup. */
+	/* References. They always stand for text, never for markup. */
 	CASE("<a><b>&lt;&gt;&amp;&quot;&apos;</b>", "OPEN a STANZA b'<>&\"''"),
 	CASE("<a><b c='&lt;&gt;&amp;&quot;&apos;'/>", "OPEN a STANZA b[c='<>&\"'']"),
 	CASE("<a><b>&amp;lt;&#38;lt;&lt;c/></b>", "OPEN a STANZA b'&lt;&lt;<c/>'"),
@@ -169,7 +169,7 @@ static const struct input accepted[] = {
 };
 
 static const struct input refused[] = {
-	/* What RFC 6120 section 11.1 removes from XML. */
+	/* Parts of XML that RFC 6120 section 11.1 forbids. */
 	CASE("<a><!-- x --><b/>", "OPEN a ERROR restricted-xml@3"),
 	CASE("<a><b>x<!-", "OPEN a ERROR restricted-xml@9"),
 	CASE("<!-- x --><a>", "ERROR restricted-xml@0"),
@@ -296,7 +296,7 @@ static const struct input refused[] = {
 	CASE("<a><b>&#xG;</b>", "OPEN a ERROR not-well-formed@6"),
 	CASE("<a><b>&#X41;</b>", "OPEN a ERROR not-well-formed@6"),
 	CASE("<a><b>&#x0x41;</b>", "OPEN a ERROR not-well-formed@6"),
-	CASE("<a><b c='&#+65;'/>", "OPEN a ERROR not-well-formed@9"), /* strtoul() would take these three */
+	CASE("<a><b c='&#+65;'/>", "OPEN a ERROR not-well-formed@9"), /* strtoul() would accept these three */
 	CASE("<a><b c='&#-4294967231;'/>", "OPEN a ERROR not-well-formed@9"),
 	CASE("<a><b c='&# 65;'/>", "OPEN a ERROR not-well-formed@9"),
 	CASE("<a><b>&#+65;</b>", "OPEN a ERROR not-well-formed@6"),
@@ -367,8 +367,8 @@ static const struct input refused[] = {
 	CASE("<a xmlns:b:c='c'/>", "ERROR not-well-formed@3")
 };
 
-/* Well-formed, but not according to Namespaces in XML. In a stream header that is an error;
- * see also the end of the table above. */
+/* These are well-formed, but break Namespaces in XML. In a stream header that is an error; see also
+ * the end of the table above. */
 static const struct input misused[] = {
 	CASE("<a><b xmlns:x='u' xmlns:y='u' x:c='1' y:c='2'/><o/>", "OPEN a SKIPPED STANZA o"),
 	CASE("<a><b xmlns:x='u' xmlns:y='u' x:a='' b='' c='' d='' e='' f='' g='' h='' i='' y:a=''/><o/>", "OPEN a SKIPPED STANZA o"),
@@ -402,7 +402,7 @@ static const struct input misused[] = {
 	CASE("<a><b c:='d'/><o/>", "OPEN a SKIPPED STANZA o"),
 	CASE("<a><b xmlns:='u'/><o/>", "OPEN a SKIPPED STANZA o"),
 	CASE("<a><b xmlns:c:d='u'/><o/>", "OPEN a SKIPPED STANZA o"),
-	/* What is not well-formed is an error all the same, before or after it. */
+	/* Input that is not well-formed is still an error, before or after such a mistake. */
 	CASE("<a><x:b>&c;</x:b>", "OPEN a ERROR restricted-xml@8"),
 	CASE("<a><b>&c;<x:d/></b>", "OPEN a ERROR restricted-xml@6"),
 	CASE("<a><x:b c='' c=''/>", "OPEN a ERROR not-well-formed@13"),
@@ -415,8 +415,8 @@ static const struct input misused[] = {
 	CASE("<a x:b='c'>", "ERROR bad-namespace-prefix@3")
 };
 
-/* A stanza of more than 10 bytes is skipped here. Its bytes are counted from its <. What makes
- * it long does not matter; of the rest, only the tags are checked. */
+/* Here a stanza of more than 10 bytes, counted from its <, is skipped, whatever makes it long. Only
+ * the tags of the rest are checked. */
 static const struct input limited[] = {
 	CASE_OF_10("<a><b>345</b><b>345</b>", "OPEN a STANZA b'345' STANZA b'345'"),
 	CASE_OF_10("<a><b>3456</b>", "OPEN a SKIPPED"),
@@ -501,11 +501,11 @@ struct feeder {
 	struct xmlstream *xs;
 	const struct input *in;
 	size_t fed;             /* bytes of the input that have been fed */
-	size_t seen;            /* bytes that events have been about, or were white space */
+	size_t seen;            /* bytes that belong to past events, or are white space */
 	int lost;               /* the bytes of a stanza were not kept, so `seen` is not known */
 };
 
-/* Are the bytes of the event those that come next in the input? */
+/* True if the bytes of the event are the next ones of the input. */
 static int has_raw(struct feeder *f, enum xml_event event)
 {
 	size_t n;
@@ -521,7 +521,7 @@ static int has_raw(struct feeder *f, enum xml_event event)
 	return f->seen <= f->fed && !memcmp(raw, next, n) && (n == 0 || (raw[0] == '<' && raw[n - 1] == '>'));
 }
 
-/* Adds one event to a trace. If anything is not as xmpp.h promises, that is added as well and
+/* Adds one event to a trace. If anything is not as xmpp.h promises, adds a remark as well, which
  * makes the trace differ from the one wanted. */
 static void trace_event(struct feeder *f, enum xml_event event, const struct xml_elem *e, FILE *out)
 {
@@ -547,7 +547,7 @@ static void trace_event(struct feeder *f, enum xml_event event, const struct xml
 	}
 }
 
-/* Adds all events that the bytes so far give. An error must be permanent. */
+/* Adds all events of the bytes so far. An error must be permanent. */
 static enum xml_event trace_events(struct feeder *f, FILE *out)
 {
 	struct xml_elem *e;
@@ -568,8 +568,8 @@ static enum xml_event trace_events(struct feeder *f, FILE *out)
 	return event;
 }
 
-/* Feeds a copy that is freed at once, so that sanitizers and valgrind notice when the parser
- * reads beyond it, or reads it later. */
+/* Feeds a copy that is freed at once, so that sanitizers and valgrind notice if the parser reads
+ * beyond it, or reads it later. */
 static void feed(struct xmlstream *xs, const char *bytes, size_t n)
 {
 	char *copy = malloc(n ? n : 1);
@@ -584,8 +584,8 @@ static void feed_text(struct xmlstream *xs, const char *text)
 	feed(xs, text, strlen(text));
 }
 
-/* Returns the trace when a piece of `first` bytes is fed, and then pieces of `step`. If they are
- * single bytes, an event must come with the byte that completes it. */
+/* Feeds a piece of `first` bytes, and then pieces of `step` bytes. Returns the trace. If the pieces
+ * are single bytes, an event must come with the byte that completes it. */
 static char *trace_of(const struct input *in, size_t first, size_t step)
 {
 	struct feeder f = {xmlstream_new(in->max_stanza), in, 0, 0, 0};
@@ -613,7 +613,7 @@ static char *trace_of(const struct input *in, size_t first, size_t step)
 
 /* ------------------------------------------------------------------ Checks */
 
-/* Prints the first bytes of s, from `skip` on, on one line. */
+/* Prints at most 160 bytes of s, from `skip` on, on one line. */
 static void show(const char *label, const char *s, size_t n, size_t skip)
 {
 	size_t i, end = n < skip + 160 ? n : skip + 160;
@@ -624,7 +624,7 @@ static void show(const char *label, const char *s, size_t n, size_t skip)
 	printf("%s", end < n ? "..." : "");
 }
 
-/* Compares without counting. The part that long traces have in common is not shown. */
+/* Compares traces without counting. If they differ, prints them without a long common part. */
 static int is_same(const struct input *in, const char *split, const char *got)
 {
 	size_t skip = 0;
@@ -666,8 +666,8 @@ static int is_same_split(const struct input *in, size_t first, size_t step)
 	return ok;
 }
 
-/* One test: an input with all its cuts, until one is wrong. For a long input, 100 of the places
- * where it can be cut are enough. */
+/* Tests an input with all its cuts, until one is wrong. Counts as one test. For a long input, 100
+ * cuts are enough. */
 static void check_splits(const struct input *in)
 {
 	static const size_t steps[] = {1, 2, 3, 7};
@@ -681,8 +681,7 @@ static void check_splits(const struct input *in)
 	count(ok);
 }
 
-/* Prints an element to `printed`, and to `trace` what parsing that must give. What is printed must
- * be one line. */
+/* Prints an element to `printed`, where it must take one line, and the expected trace to `trace`. */
 static void print_elem(const struct xml_elem *e, FILE *printed, FILE *trace)
 {
 	char *line;
@@ -699,8 +698,8 @@ static void print_elem(const struct xml_elem *e, FILE *printed, FILE *trace)
 	dump(e, trace);
 }
 
-/* Prints all the elements that `in` gives into a stream <r>, and then each of their children on
- * its own. Writes the trace to expect when that is parsed. */
+/* Prints each element of `in` into a stream <r>, followed by each of its children. Writes the trace
+ * to expect when that is parsed. */
 static void print_again(const struct input *in, FILE *printed, FILE *trace)
 {
 	struct xmlstream *xs = xmlstream_new(in->max_stanza);
@@ -760,8 +759,7 @@ static void test_table(void)
 
 /* ------------------------------------------------------------- Large input */
 
-/* Returns n times `unit`, in which %d becomes the number of the turn, between `before` and
- * `after`. */
+/* Returns `before`, n times `unit`, and `after`. In `unit`, %d becomes the number of the turn. */
 static char *repeat(const char *before, const char *unit, int n, const char *after)
 {
 	size_t size;
@@ -777,7 +775,7 @@ static char *repeat(const char *before, const char *unit, int n, const char *aft
 	return s;
 }
 
-/* Frees both strings. */
+/* Checks a long input, and frees both strings. */
 static void check_large(char *bytes, char *trace, size_t max_stanza)
 {
 	struct input in = {bytes, strlen(bytes), trace, max_stanza};
@@ -813,7 +811,7 @@ static void test_depth(void)
 	check_large(repeat("<a>", "<b>", 1000, "<c d='>'/><![CDATA[</b>]]>"), repeat("OPEN a", "", 0, ""), 0);
 }
 
-/* A stanza deeper than the limit ends where its depth says. */
+/* A stanza deeper than the limit still ends at its own end tag. */
 static void test_end_of_depth(void)
 {
 	char *start = repeat("<a>", "<b c='/>'>", 1000, "<![CDATA[</b>]]><d/>"), *all = repeat(start, "</b>", 1000, "<o/>");
@@ -852,7 +850,7 @@ static void test_bindings(void)
 	check_large(repeat("<a><b>", "<c xmlns:p='v'/>", 200, "</b>"), repeat("OPEN a STANZA b(c", " c", 199, ")"), 0);
 }
 
-/* In depth, one after the other: 127 and that of the header are allowed. */
+/* One declaration at each level: 127 are allowed, besides that of the header. */
 static void test_nested_bindings(void)
 {
 	char *start = repeat("<a xmlns='u'>", "<b xmlns='v'>", 127, ""), *all = repeat(start, "</b>", 127, "<o/>");
@@ -867,7 +865,7 @@ static void test_nested_bindings(void)
 	check_large(all, repeat("OPEN {u}a SKIPPED STANZA {u}o", "", 0, ""), 0);
 }
 
-/* 256 KiB if the caller sets no limit, and not a byte more. */
+/* The limit is 256 KiB if the caller sets none. */
 static void test_default_limit(void)
 {
 	int n = 256 * 1024 - (int)strlen("<b></b>");
@@ -898,7 +896,7 @@ static void test_megabyte(void)
 	free(trace);
 }
 
-/* A long stanza is skipped, whatever it consists of, and an ordinary one follows. */
+/* A long stanza is skipped, whatever it consists of. The ordinary one after it is not. */
 static void test_endless(void)
 {
 	static const char *const parts[][3] = {
@@ -923,7 +921,7 @@ static void test_endless(void)
 	}
 }
 
-/* Each construct that is skipped, in each kind of stanza, and an ordinary message after it. */
+/* Each construct that is skipped is put into each kind of stanza. An ordinary message follows. */
 static void test_stanzas(void)
 {
 	static const char *const kinds[] = {"message", "presence", "iq"};
@@ -963,7 +961,7 @@ static struct xml_elem *next_elem(struct xmlstream *xs, enum xml_event wanted)
 	return xmlstream_next(xs, &e) == wanted ? e : NULL;
 }
 
-/* Feeds the text. Is the next event the wanted one? */
+/* Feeds the text. True if the next event is the wanted one. */
 static int gives(struct xmlstream *xs, const char *text, enum xml_event wanted)
 {
 	struct xml_elem *e;
@@ -987,7 +985,7 @@ static void test_get(void)
 	check("xml_get gives an empty value", xml_get(b, "to") && !*xml_get(b, "to"));
 	check("xml_get knows no attributes with a prefix", !xml_get(b, "lang") && !xml_get(b, "xml:lang"));
 	check("xml_get knows no declarations", !xml_get(b, "xmlns:x") && !xml_get(b, "x"));
-	check("xml_get of what is not there", !xml_get(b, "fro") && !xml_get(a, "from"));
+	check("xml_get of a missing attribute", !xml_get(b, "fro") && !xml_get(a, "from"));
 	check("xml_get of NULL", !xml_get(NULL, "from"));
 	xml_free(b);
 	xml_free(a);
@@ -1016,7 +1014,7 @@ static void test_child(void)
 	xmlstream_free(xs);
 }
 
-/* Each tree owns its memory, whichever is freed first. Only namespaces may be the stream's. */
+/* Each tree owns its memory, so trees may be freed in any order, and after the parser. */
 static void test_lifetimes(void)
 {
 	struct xmlstream *xs = xmlstream_new(0);
@@ -1043,7 +1041,7 @@ static void test_lifetimes(void)
 	xmlstream_free(NULL);
 }
 
-/* A reset leaves nothing of the old stream, wherever that was cut. */
+/* A reset leaves nothing of the old stream, wherever the old stream stopped. */
 static void test_reset(void)
 {
 	static const char *const old[] = {
@@ -1086,7 +1084,7 @@ static void test_reset_keeps_limit(void)
 	xmlstream_free(xs);
 }
 
-/* Are these the raw bytes of the last event? */
+/* True if these are the raw bytes of the last event. */
 static int raw_is(const struct xmlstream *xs, const char *bytes)
 {
 	size_t n;
@@ -1095,7 +1093,7 @@ static int raw_is(const struct xmlstream *xs, const char *bytes)
 	return n == strlen(bytes) && !memcmp(raw, bytes, n);
 }
 
-/* Events come as early as the bytes allow, and not before. */
+/* Each event comes with the byte that completes it. */
 static void test_prompt(void)
 {
 	struct xmlstream *xs = xmlstream_new(0);
@@ -1123,7 +1121,7 @@ static void test_prompt(void)
 	xmlstream_free(xs);
 }
 
-/* Calls xml_char() with n bytes in memory that ends after them. */
+/* Calls xml_char() with n bytes at the end of a block of memory. */
 static int char_of(const char *bytes, size_t n)
 {
 	char *copy = malloc(n);
@@ -1153,7 +1151,7 @@ static void test_char(void)
 
 /* -------------------------------------------------------------------- XML out */
 
-/* Does buffer_format() make this of the format and two strings? */
+/* Checks the result of buffer_format() for this format and two strings. */
 static void check_format(const char *format, const char *a, const char *b, const char *wanted)
 {
 	struct buffer out = {0};
@@ -1162,7 +1160,7 @@ static void check_format(const char *format, const char *a, const char *b, const
 	buffer_free(&out);
 }
 
-/* Whatever a bot passes in, what goes out is well-formed. Quotes are only escaped in values. */
+/* Whatever a bot passes in, the output is well-formed. Quotes are escaped only in values. */
 static void test_format(void)
 {
 	struct buffer b = {0};

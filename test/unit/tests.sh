@@ -1,10 +1,10 @@
-# tests.sh - the groups unit, tools, cli and ports, and bots, which all groups
-# need; sourced by run_tests.sh.
+# tests.sh - the groups unit, tools, cli and ports, and bots, which all other groups
+# need. Sourced by run_tests.sh.
 
 # -------------------------------------------------------------------- Bots
 
-# Some compilers have no sanitizers, or ignore the flags; on some systems they do
-# not work. So: does a correct program run, and is a faulty one caught?
+# True if a correct program runs and a faulty one is caught. Some compilers have no
+# sanitizers or ignore the flags, and on some systems sanitizers do not work.
 sanitizer_works() {
 	cat > "$tmp/probe.c" <<-'END'
 	#include <stdlib.h>
@@ -32,7 +32,7 @@ group_bots() {
 
 takes_unit() { echo 25; }
 
-# In a copy, because make writes to where it is.
+# Runs make in a copy, because make writes into the current directory.
 make_works() {
 	mkdir "$tmp/make" && cp Makefile ./*.[ch] "$tmp/make" &&
 		(cd "$tmp/make" && ${MAKE:-make} CC="$CC" && ${MAKE:-make} CC="$CC" PREFIX="$tmp/made" install clean &&
@@ -57,8 +57,8 @@ group_unit() {
 
 # ------------------------------------------------------------------- Tools
 
-# Where they are wrong, a comment beside the line says so; what clang-tidy is not
-# asked at all is in .clang-tidy.
+# True if the tool reports nothing. Where a tool is wrong, a comment on that line silences it.
+# .clang-tidy lists the checks that are turned off.
 finds_nothing() { # finds_nothing TOOL FLAGS...
 	found=$("$@" 2>&1) && [ -z "$found" ] || { echo "$found"; return 1; }
 }
@@ -83,7 +83,7 @@ takes_tools() {
 group_tools() {
 	for tool in gcc clang-tidy cppcheck; do
 		if ! has_tool $tool; then
-			skip "what $tool finds" "$tool is not installed, or too old" $tool
+			skip "checks by $tool" "$tool is not installed, or too old" $tool
 			continue
 		fi
 		for file in echobot.c jumperbot.c xmlstream.c xmpp.c; do
@@ -99,7 +99,7 @@ group_tools() {
 
 # --------------------------------------------------------------------- CLI
 
-# Such a bot gives up, with that status and a reason on stderr.
+# Runs a bot that must give up, with that status and a reason on stderr.
 fails() { # fails STATUS PATTERN COMMAND...
 	wanted=$1 pattern=$2
 	shift 2
@@ -109,7 +109,7 @@ fails() { # fails STATUS PATTERN COMMAND...
 	says "$pattern" "$tmp/stderr"
 }
 
-# Such a bot says what is wrong, tries again, and ends when it is told to.
+# Runs a bot that must report an error, try again, and end on SIGTERM.
 tries_again() { # tries_again PATTERN COMMAND...
 	pattern=$1
 	shift
@@ -124,14 +124,14 @@ tries_again() { # tries_again PATTERN COMMAND...
 	says "$pattern" "$tmp/bot.err" && says_it_twice && [ $status -eq 0 ]
 }
 
-# On standard output, since that is what was asked for.
+# Checks that the usage goes to standard output, since the user has asked for it.
 prints_usage() {
 	"$1" -h >"$tmp/stdout" 2>"$tmp/stderr" && says '^usage: ' "$tmp/stdout" && ! [ -s "$tmp/stderr" ]
 }
 
 says_it_twice() { [ "$(grep -c 'trying again in' "$tmp/bot.err")" -ge 2 ]; }
 
-# The command of a tunnel that says what it has been given, and ends.
+# The command of a tunnel that prints its environment and ends.
 tell_tunnel='echo "-h $XMPP_HOST -s $XMPP_SERVER -p $XMPP_PORT" >&2'
 
 takes_cli() { echo 12; }
@@ -146,35 +146,35 @@ group_cli() {
 	check "jumperbot -h" prints_usage "$jumperbot"
 	check "a user with a host" fails 2 "before the @, and -t the part after it" "$echobot" -u romeo@example.net
 	check "an argument too many" fails 2 '^usage: echobot' "$echobot" hello
-	check "a port that is no number" fails 2 '^usage: echobot' "$echobot" -p xmpp
+	check "a port that is not a number" fails 2 '^usage: echobot' "$echobot" -p xmpp
 	check "an empty port" fails 2 '^usage: echobot' "$echobot" -p ''
 	check "a port beyond 65535" fails 2 '^usage: echobot' "$echobot" -p 65536
 	# Port 1 is tcpmux, a service that nobody has run for decades.
 	check "connection refused" tries_again '^echobot: .*port 1: .*refused' "$echobot" -p 1
 	check "a tunnel that fails" tries_again '^no light at the end$' \
 		"$echobot" -x 'echo no light at the end >&2; exit 3'
-	check "it knows host, server and port" tries_again '^-h example.org -s 10.1.2.3 -p 5223$' \
+	check "a tunnel knows host, server and port" tries_again '^-h example.org -s 10.1.2.3 -p 5223$' \
 		"$echobot" -t example.org -e 10.1.2.3 -p 5223 -x "$tell_tunnel"
 	for host in '$(id)' 'a_b' "it's" 'bücher.example'; do
 		check "a tunnel to '$host'" tries_again "^-h $host -s $host -p 5222\$" "$echobot" -t "$host" -x "$tell_tunnel"
 	done
 	check "a tunnel that does not end is killed" stuck_tunnel
-	check "what a tunnel leaves behind is killed" nothing_is_left
+	check "processes that a tunnel leaves behind are killed" nothing_is_left
 	if command -v perl >/dev/null; then
 		check "a tunnel that has left its group is killed" stray_tunnel
-		check "who starts the bot ignores SIGCHLD" tries_again '^oh$' \
+		check "the parent of the bot ignores SIGCHLD" tries_again '^oh$' \
 			perl -e '$SIG{CHLD} = "IGNORE"; exec @ARGV' "$echobot" -x 'echo oh >&2; exit 3'
-		check "who starts jumperbots ignores SIGCHLD" fails 1 '^oh$' \
+		check "the parent of jumperbot ignores SIGCHLD" fails 1 '^oh$' \
 			perl -e '$SIG{CHLD} = "IGNORE"; exec @ARGV' "$jumperbot" -n 1 -d 2 -x 'echo oh >&2; exit 3'
 	else
-		skip "a tunnel that has left its group, a SIGCHLD that is ignored" "perl is not installed" perl
+		skip "a tunnel that has left its group, an ignored SIGCHLD" "perl is not installed" perl
 	fi
 	check "jumperbot: no file may grow" full_disk
-	# No name server is asked for that name: one that does not answer would take too long.
+	# No name server is asked for this name. One that does not answer would take too long.
 	check "an unknown host" tries_again '^echobot: cannot find does\.\.not\.\.exist' "$echobot" -t does..not..exist
 }
 
-# It ignores the end of its input, and SIGTERM; what it started is stopped, too.
+# The tunnel ignores the end of its input and SIGTERM. It and what it started must be stopped.
 stuck_tunnel() {
 	start bot "$echobot" -x "trap '' TERM; echo \$\$ >'$tmp/stuck'; sleep 1000; sleep 1001"
 	pid=$!
@@ -183,7 +183,7 @@ stuck_tunnel() {
 	forget $pid && gone "$(cat "$tmp/stuck")"
 }
 
-# What it starts and leaves behind writes ten times a second.
+# The tunnel leaves a process behind that writes ten times a second.
 nothing_is_left() {
 	start bot "$echobot" -x "while :; do echo >>'$tmp/left'; sleep 0.1; done & exit 1"
 	pid=$!
@@ -204,7 +204,7 @@ stray_tunnel() {
 	forget $pid
 }
 
-# As if the disk were full: the workers need no file to report.
+# Simulates a full disk. The workers need no file to report their figures.
 full_disk() {
 	(trap '' XFSZ; ulimit -f 0; "$jumperbot" -p 1 -d 1; echo "status $?") 2>&1 | cat >"$tmp/stdout"
 	says '^lost=[1-9]' "$tmp/stdout" && says '^status 1$' "$tmp/stdout" && ! grep '^jumperbot: ' "$tmp/stdout"
@@ -212,7 +212,7 @@ full_disk() {
 
 # ------------------------------------------------------------------- Ports
 
-# The bots and the test programs, run by RUNNER, which may be empty.
+# Tests the bots and the test programs with this compiler. RUNNER, if not empty, runs the programs.
 test_port() { # test_port NAME RUNNER COMPILER FLAGS...
 	how=$1 runner=$2 CC=$3
 	shift 3
@@ -227,7 +227,7 @@ test_port() { # test_port NAME RUNNER COMPILER FLAGS...
 		check "$file compiles, $how" compiles "$how" "$file" "$@" &&
 			check_program "$file, $how" $runner "$tmp/$how/$(basename "$file" .c)"
 	done
-	[ -z "$runner" ] || return # what the player starts it starts without
+	[ -z "$runner" ] || return # the player would start programs without the runner
 	check "test/transcripts/play.c compiles, $how" compiles "$how" test/transcripts/play.c "$@" &&
 		check_program "test/transcripts/play.c, $how" transcripts_play "$@"
 }

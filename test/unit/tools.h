@@ -1,7 +1,7 @@
-/* tools.h - strings in memory of their own, for tests that include xmpp.c, which
- * has no need of them. NULL when memory ran out. */
+/* tools.h - functions that return new strings, for tests that include xmpp.c. They return NULL if
+ * memory has run out. */
 
-/* A string like printf's. */
+/* Formats a string like printf(). */
 static char *print(const char *format, ...)
 {
 	va_list ap;
@@ -20,7 +20,7 @@ static char *print(const char *format, ...)
 	return s;
 }
 
-/* The n bytes at `data` in base64. */
+/* Returns n bytes in base64. */
 static char *base64_encode(const void *data, size_t n)
 {
 	struct buffer b = {0};
@@ -28,8 +28,8 @@ static char *base64_encode(const void *data, size_t n)
 	return append_base64(&b, data, n) || buffer_append(&b, "", 1) ? NULL : b.bytes;
 }
 
-/* What the `len` digits at s stand for, *n bytes, and behind these 0, 0, 0, 1: the
- * end of a string, and of a salt for PBKDF2. */
+/* Decodes the `len` base64 digits at s into *n bytes. The bytes 0, 0, 0, 1 follow: the end of a
+ * string, and the block number that PBKDF2 needs after a salt. */
 static char *base64_decode(const char *s, size_t len, size_t *n)
 {
 	struct buffer b = {0};
