@@ -119,36 +119,32 @@ static void raise_to(uint32_t *max, int64_t value)
 }
 
 /* Class i of the round trips took less than this many us, and not less than the end of class i - 1.
- * There are four classes for each doubling. */
+ * There are four classes for each doubling. The last one, from 15 s on, has no end. */
 static int64_t class_end(int i)
 {
-	return (5 + i % 4) * (INT64_C(1) << i / 4) / 4;
+	return i < CLASSES - 1 ? (5 + i % 4) * (INT64_C(1) << i / 4) / 4 : INT64_MAX;
 }
 
 static void count_time(uint32_t counts[COUNTS], int64_t us)
 {
 	int i = 0;
 
-	while (i < CLASSES - 1 && us >= class_end(i))
+	while (us >= class_end(i))
 		i++;
 	counts[TIMES + i]++;
 	raise_to(&counts[LONGEST], us);
 }
 
-/* Returns the time in ms that a `part` of all round trips did not exceed, or 0 if there are none.
- * The last class, from 15 s on, ends with the longest round trip. */
-static double percentile(const int64_t sums[COUNTS], double part)
+/* Returns the time in ms that so many percent of the round trips did not exceed, or nearly 0 if
+ * there are none. Each phrase that was heard is in one class. */
+static double percentile(const long long sums[COUNTS], int percent)
 {
-	int64_t n = sums[TIMES], us = sums[LONGEST];
+	long long n = sums[TIMES];
 	int i = 0;
 
-	if (sums[HEARD] == 0)
-		return 0;
-	while (i < CLASSES - 1 && (double)n < part * (double)sums[HEARD])
+	while (100 * n < percent * sums[HEARD])
 		n += sums[TIMES + ++i];
-	if (i < CLASSES - 1 && class_end(i) < us)
-		us = class_end(i);
-	return (double)us / 1000;
+	return (double)(class_end(i) < sums[LONGEST] ? class_end(i) : sums[LONGEST]) / 1000;
 }
 
 /* ----------------------------------------------------------------- The bot */
@@ -192,7 +188,7 @@ struct crowd {
 	int failed;             /* a worker has ended badly */
 	int64_t passed_at;      /* us; when a signal was last passed on; 0 for never */
 	int64_t shown_at;       /* us; when the monitor last showed a line */
-	int64_t shown[COUNTS];  /* the sums at that time */
+	long long shown[COUNTS];  /* the sums at that time */
 };
 
 /* The parent has one for each worker. A worker uses its own, and never sees the others. */
@@ -203,7 +199,7 @@ struct worker {
 
 	/* in the parent */
 	pid_t pid;              /* 0 if it has ended */
-	int64_t sums[COUNTS];   /* what it has reported */
+	long long sums[COUNTS];   /* what it has reported */
 
 	/* in the worker */
 	struct bot *bots;
@@ -752,7 +748,7 @@ static int run_worker(struct worker *w)
 /* ------------------------------------------------------------- The monitor */
 
 /* Adds up what the workers have reported. */
-static void add_up(const struct crowd *c, int64_t sums[COUNTS])
+static void add_up(const struct crowd *c, long long sums[COUNTS])
 {
 	const struct worker *w;
 	int k;
@@ -765,31 +761,32 @@ static void add_up(const struct crowd *c, int64_t sums[COUNTS])
 
 /* Prints what has gone wrong so far, how many bots are where, and how fast they have talked since
  * the last line. What does not fit into the line can be read in the summary. */
-static void print_line(FILE *line, const struct crowd *c, const int64_t sums[COUNTS], int64_t now)
+static void print_line(FILE *line, const struct crowd *c, const long long sums[COUNTS], int64_t now)
 {
 	double seconds = (double)(now - c->shown_at) / TICK;
-	int64_t recent[COUNTS];
+	long long recent[COUNTS];
 	int i;
 
 	for (i = 0; i < COUNTS; i++)
 		recent[i] = i < SUMS ? sums[i] - c->shown[i] : sums[i];
 	fprintf(line, "%4d s: ", (int)((now - c->start) / TICK));
 	if (sums[LAG] > MAX_LAG)
-		fprintf(line, "lag %lld ms, ", (long long)sums[LAG]);
+		fprintf(line, "lag %lld ms, ", sums[LAG]);
 	for (i = LOST; i <= REPEATED; i++)
 		if (sums[i])
-			fprintf(line, "%s %lld, ", count_names[i], (long long)sums[i]);
+			fprintf(line, "%s %lld, ", count_names[i], sums[i]);
 	fprintf(line, "%lld of %lld in rooms, %.0f/s sent, %.0f/s received, %.1f ms (99%%: %.1f)",
-	        (long long)sums[IN_ROOM], (long long)sums[LOGGED_IN],
+	        sums[IN_ROOM], sums[LOGGED_IN],
 	        (double)recent[SENT] / seconds, (double)recent[RECEIVED] / seconds,
-	        percentile(recent, 0.5), percentile(recent, 0.99));
+	        percentile(recent, 50), percentile(recent, 99));
 }
 
 /* -m: renews a line each second on a terminal; otherwise prints one every ten seconds. */
 static void show(struct crowd *c)
 {
 	int terminal = isatty(STDOUT_FILENO);
-	int64_t now = now_us(), sums[COUNTS];
+	int64_t now = now_us();
+	long long sums[COUNTS];
 	char text[80] = "";
 	FILE *line;
 
@@ -807,17 +804,17 @@ static void show(struct crowd *c)
 	c->shown_at = now;
 }
 
-static void print_counts(const int64_t sums[COUNTS], int from, int to)
+static void print_counts(const long long sums[COUNTS], int from, int to)
 {
 	for (; from <= to; from++)
-		printf("%s=%lld\n", count_names[from], (long long)sums[from]);
+		printf("%s=%lld\n", count_names[from], sums[from]);
 }
 
 /* Prints how it went, in lines that a shell can evaluate. Returns the exit status: 0 if every bot
  * got in and the summary was printed. */
 static int summarize(const struct crowd *c)
 {
-	int64_t sums[COUNTS];
+	long long sums[COUNTS];
 
 	add_up(c, sums);
 	if (c->monitor && isatty(STDOUT_FILENO))
@@ -825,13 +822,13 @@ static int summarize(const struct crowd *c)
 	printf("bots=%d\n", c->bots);
 	print_counts(sums, ENTERED, ENTERED);
 	if (sums[ENTERED] == c->bots)
-		printf("all_in_ms=%lld\n", (long long)sums[ALL_IN]);
+		printf("all_in_ms=%lld\n", sums[ALL_IN]);
 	printf("seconds=%.1f\n", (double)(now_us() - c->start) / 1e6);
 	print_counts(sums, SENT, RECEIVED);
-	printf("p50_ms=%.2f\np99_ms=%.2f\nmax_ms=%.2f\n", percentile(sums, 0.5),
-	       percentile(sums, 0.99), (double)sums[LONGEST] / 1000);
+	printf("p50_ms=%.2f\np99_ms=%.2f\nmax_ms=%.2f\n", percentile(sums, 50),
+	       percentile(sums, 99), (double)sums[LONGEST] / 1000);
 	print_counts(sums, LOST, REPEATED);
-	printf("lag_ms=%lld\n", (long long)sums[WORST_LAG]);
+	printf("lag_ms=%lld\n", sums[WORST_LAG]);
 	if (fflush(stdout) || ferror(stdout)) {
 		perror("jumperbot");
 		return 1;
