@@ -63,7 +63,7 @@ static volatile sig_atomic_t interrupted;
 /* What a worker counts:
  *
  *     entered     bots that have been in a room
- *     sent        phrases that were sent; each of them is later heard, bounced or unheard
+ *     sent        phrases that were sent; each is awaited until it is heard, bounced or unheard
  *     heard       own phrases that came back
  *     received    phrases of any bot that arrived
  *     lost        connections that broke or could not be opened; these bots try again
@@ -76,21 +76,20 @@ static volatile sig_atomic_t interrupted;
  *     unheard     phrases that never came back
  *     repeated    phrases that came back twice
  *
- * Not in the summary: how many bots are logged in and in a room, how many phrases may still come
- * back, and how many round trips took how long. Counts before SUMS are added over the workers; of
- * the others the largest is taken. A report holds all counts, in 468 bytes. Up to 512 bytes go
- * through a pipe in one piece (PIPE_BUF). */
+ * Not in the summary: how many bots are logged in and in a room, and how many round trips took how
+ * long. Counts before SUMS are added over the workers; of the others the largest is taken. A report
+ * holds all counts, in 456 bytes. Up to 512 bytes go through a pipe in one piece (PIPE_BUF). */
 enum { CLASSES = 96 };
 
 enum count {
 	ENTERED, SENT, HEARD, RECEIVED,
 	LOST, REFUSED, NO_ENTRY, THROWN_OUT, THROTTLED, BOUNCED, UNANSWERED, UNHEARD, REPEATED,
-	LOGGED_IN, IN_ROOM, AWAITED,
+	LOGGED_IN, IN_ROOM,
 	TIMES,          /* the first class of round trips; see class_end() */
 	SUMS = TIMES + CLASSES,
 	ALL_IN = SUMS,  /* ms from the start until the last bot had entered a room */
 	LONGEST,        /* us; the longest round trip */
-	LAG, WORST_LAG, /* ms; how late the loop was, at worst, since the last report, and ever */
+	LAG,            /* ms; how late the loop was, at worst, since the last report */
 	COUNTS
 };
 
@@ -133,6 +132,12 @@ static void count_time(uint32_t counts[COUNTS], int64_t us)
 		i++;
 	counts[TIMES + i]++;
 	raise_to(&counts[LONGEST], us);
+}
+
+/* Returns how many phrases may still come back. */
+static uint32_t awaited(const uint32_t counts[COUNTS])
+{
+	return counts[SENT] - counts[HEARD] - counts[BOUNCED] - counts[UNHEARD];
 }
 
 /* Returns the time in ms that so many percent of the round trips did not exceed, or nearly 0 if
@@ -188,7 +193,8 @@ struct crowd {
 	int failed;             /* a worker has ended badly */
 	int64_t passed_at;      /* us; when a signal was last passed on; 0 for never */
 	int64_t shown_at;       /* us; when the monitor last showed a line */
-	long long shown[COUNTS];  /* the sums at that time */
+	long long sums[COUNTS];  /* what the workers have reported */
+	long long recent[COUNTS]; /* the same, since shown_at */
 };
 
 /* The parent has one for each worker. A worker uses its own, and never sees the others. */
@@ -196,10 +202,10 @@ struct worker {
 	const struct crowd *crowd;
 	int from, n;            /* its first bot, and how many it has */
 	int pipe;               /* of its reports; the worker writes, and the parent reads */
+	uint32_t counts[COUNTS]; /* in the parent, those of its last report; they wrap around */
 
 	/* in the parent */
 	pid_t pid;              /* 0 if it has ended */
-	long long sums[COUNTS];   /* what it has reported */
 
 	/* in the worker */
 	struct bot *bots;
@@ -209,7 +215,6 @@ struct worker {
 	int ending;             /* the bots only wait for their last phrases */
 	char reason[200];       /* why a bot was refused last */
 	int64_t slot;           /* us; the time of the last login that is planned */
-	uint32_t counts[COUNTS]; /* they wrap around; see receive() */
 };
 
 /* Returns a number from 0 to n - 1 (Marsaglia's xorshift). */
@@ -240,7 +245,6 @@ static void settle(struct bot *b, struct phrase *p, enum count count)
 {
 	p->sent_at = 0;
 	b->worker->counts[count]++;
-	b->worker->counts[AWAITED]--;
 }
 
 /* The bot is not in a room any more. Its phrases cannot come back now. */
@@ -329,7 +333,6 @@ static void speak(struct bot *b)
 		b->n_said++;
 		b->sent++;
 		b->worker->counts[SENT]++;
-		b->worker->counts[AWAITED]++;
 	}
 	speak_after(b, c->factor ? 0 : JOIN_TIMEOUT);
 }
@@ -658,19 +661,15 @@ static int make_bots(struct worker *w)
 }
 
 /* Reports all counts. If the pipe is full, because the parent's terminal has been stopped, the next
- * report contains them. If the parent is gone, the worker ends, too. Returns -1 if it is full. */
-static int report(struct worker *w)
+ * report contains them. If the parent is gone, the worker ends, too. */
+static void report(struct worker *w)
 {
-	ssize_t n;
+	ssize_t n = write(w->pipe, w->counts, sizeof w->counts);
 
-	raise_to(&w->counts[WORST_LAG], w->counts[LAG]);
-	n = write(w->pipe, w->counts, sizeof w->counts);
-	if (n < 0 && errno == EAGAIN)
-		return -1;
-	if (n < 0)
+	if (n > 0)
+		w->counts[LAG] = 0;
+	else if (errno != EAGAIN)
 		interrupted = 1;
-	w->counts[LAG] = 0;
-	return 0;
 }
 
 /* Turns the loop until all bots have ended. At the first signal or the end of -d, the bots fall
@@ -695,7 +694,7 @@ static long turn_until_end(struct worker *w)
 			interrupted = 0;
 			end = now + (int64_t)GRACE * 1000;
 		}
-		if (w->ending && (w->counts[AWAITED] == 0 || interrupted || now >= end))
+		if (w->ending && (awaited(w->counts) == 0 || interrupted || now >= end))
 			xmpp_stop();
 		if (!w->ending && make_bots(w))
 			return -1;
@@ -738,8 +737,8 @@ static int run_worker(struct worker *w)
 		step_out(bots + i, OFFLINE);
 		xmpp_free(conns[i]);
 	}
-	while (report(w))
-		poll(&(struct pollfd){.fd = w->pipe, .events = POLLOUT}, 1, -1);
+	fcntl(w->pipe, F_SETFL, 0); /* the last report waits until there is room in the pipe */
+	report(w);
 	free(conns);
 	free(bots);
 	return failed;
@@ -747,38 +746,23 @@ static int run_worker(struct worker *w)
 
 /* ------------------------------------------------------------- The monitor */
 
-/* Adds up what the workers have reported. */
-static void add_up(const struct crowd *c, long long sums[COUNTS])
-{
-	const struct worker *w;
-	int k;
-
-	memset(sums, 0, COUNTS * sizeof *sums);
-	for (w = c->workers; w < c->workers + c->worker_count; w++)
-		for (k = 0; k < COUNTS; k++)
-			sums[k] = k < SUMS ? sums[k] + w->sums[k] : later(sums[k], w->sums[k]);
-}
-
 /* Prints what has gone wrong so far, how many bots are where, and how fast they have talked since
  * the last line. What does not fit into the line can be read in the summary. */
-static void print_line(FILE *line, const struct crowd *c, const long long sums[COUNTS], int64_t now)
+static void print_line(FILE *line, const struct crowd *c, int64_t now)
 {
 	double seconds = (double)(now - c->shown_at) / TICK;
-	long long recent[COUNTS];
 	int i;
 
-	for (i = 0; i < COUNTS; i++)
-		recent[i] = i < SUMS ? sums[i] - c->shown[i] : sums[i];
 	fprintf(line, "%4d s: ", (int)((now - c->start) / TICK));
-	if (sums[LAG] > MAX_LAG)
-		fprintf(line, "lag %lld ms, ", sums[LAG]);
+	if (c->recent[LAG] > MAX_LAG)
+		fprintf(line, "lag %lld ms, ", c->recent[LAG]);
 	for (i = LOST; i <= REPEATED; i++)
-		if (sums[i])
-			fprintf(line, "%s %lld, ", count_names[i], sums[i]);
+		if (c->sums[i])
+			fprintf(line, "%s %lld, ", count_names[i], c->sums[i]);
 	fprintf(line, "%lld of %lld in rooms, %.0f/s sent, %.0f/s received, %.1f ms (99%%: %.1f)",
-	        sums[IN_ROOM], sums[LOGGED_IN],
-	        (double)recent[SENT] / seconds, (double)recent[RECEIVED] / seconds,
-	        percentile(recent, 50), percentile(recent, 99));
+	        c->sums[IN_ROOM], c->sums[LOGGED_IN], (double)c->recent[SENT] / seconds,
+	        (double)c->recent[RECEIVED] / seconds, percentile(c->recent, 50),
+	        percentile(c->recent, 99));
 }
 
 /* -m: renews a line each second on a terminal; otherwise prints one every ten seconds. */
@@ -786,21 +770,19 @@ static void show(struct crowd *c)
 {
 	int terminal = isatty(STDOUT_FILENO);
 	int64_t now = now_us();
-	long long sums[COUNTS];
 	char text[80] = "";
 	FILE *line;
 
 	if (!c->monitor || now - c->shown_at < (terminal ? TICK : 10 * TICK) - TICK / 2)
 		return;
-	add_up(c, sums);
 	line = fmemopen(text, sizeof text - 1, "w"); /* it keeps what fits */
 	if (line) {
-		print_line(line, c, sums, now);
+		print_line(line, c, now);
 		fclose(line);
 	}
 	printf(terminal ? "\r\033[K%s" : "%s\n", text); /* clear the line first */
 	fflush(stdout);
-	memcpy(c->shown, sums, sizeof sums);
+	memset(c->recent, 0, sizeof c->recent);
 	c->shown_at = now;
 }
 
@@ -814,9 +796,8 @@ static void print_counts(const long long sums[COUNTS], int from, int to)
  * got in and the summary was printed. */
 static int summarize(const struct crowd *c)
 {
-	long long sums[COUNTS];
+	const long long *sums = c->sums;
 
-	add_up(c, sums);
 	if (c->monitor && isatty(STDOUT_FILENO))
 		putchar('\n');
 	printf("bots=%d\n", c->bots);
@@ -828,7 +809,7 @@ static int summarize(const struct crowd *c)
 	printf("p50_ms=%.2f\np99_ms=%.2f\nmax_ms=%.2f\n", percentile(sums, 50),
 	       percentile(sums, 99), (double)sums[LONGEST] / 1000);
 	print_counts(sums, LOST, REPEATED);
-	printf("lag_ms=%lld\n", sums[WORST_LAG]);
+	printf("lag_ms=%lld\n", sums[LAG]);
 	if (fflush(stdout) || ferror(stdout)) {
 		perror("jumperbot");
 		return 1;
@@ -860,16 +841,17 @@ static int divide(struct crowd *c)
 }
 
 /* A worker has closed its pipe: it has ended. If it was killed, its last report may be a second
- * old. Its phrases cannot come back now. If it failed, the others end as well. */
-static void end_worker(struct crowd *c, struct worker *w)
+ * old. Its phrases cannot come back now, so corrects `counts`, which are those of that report. If
+ * it failed, the others end as well. */
+static void end_worker(struct crowd *c, struct worker *w, uint32_t counts[COUNTS])
 {
 	int status = 0;
 
 	waitpid(w->pid, &status, 0);
 	close(w->pipe);
 	w->pid = 0;
-	w->sums[UNHEARD] += w->sums[AWAITED];
-	w->sums[AWAITED] = w->sums[LOGGED_IN] = w->sums[IN_ROOM] = 0;
+	counts[UNHEARD] += awaited(counts);
+	counts[LOGGED_IN] = counts[IN_ROOM] = 0;
 	if (status)
 		c->failed = 1;
 	if (WIFEXITED(status) && status)
@@ -879,19 +861,29 @@ static void end_worker(struct crowd *c, struct worker *w)
 		        c->first + w->from, c->first + w->from + w->n - 1, WTERMSIG(status));
 }
 
-/* Reads the reports of a worker, of which only the last one counts, or its end. The counts have 32
- * bits and wrap around, but the difference from an earlier report fits into 32 bits. */
-static void receive(struct crowd *c, struct worker *w)
+/* Adds what a worker has counted between two reports. The counts have 32 bits and wrap around, but
+ * their differences fit into 32 bits. */
+static void add_up(long long sums[COUNTS], const uint32_t from[COUNTS], const uint32_t to[COUNTS])
 {
-	uint32_t reports[64][COUNTS];
-	ssize_t n = read(w->pipe, reports, sizeof reports);
-	size_t last = n > 0 ? (size_t)n / sizeof *reports - 1 : 0;
 	int k;
 
-	if (n <= 0)
-		end_worker(c, w);
-	for (k = 0; k < COUNTS && n > 0; k++)
-		w->sums[k] += (int32_t)(reports[last][k] - (uint32_t)w->sums[k]);
+	for (k = 0; k < SUMS; k++)
+		sums[k] += (int32_t)(to[k] - from[k]);
+	for (; k < COUNTS; k++)
+		sums[k] = later(sums[k], to[k]);
+}
+
+/* Reads a report of a worker, or its end. */
+static void receive(struct crowd *c, struct worker *w)
+{
+	uint32_t counts[COUNTS];
+
+	memcpy(counts, w->counts, sizeof counts);
+	if (read(w->pipe, counts, sizeof counts) <= 0)
+		end_worker(c, w, counts);
+	add_up(c->sums, w->counts, counts);
+	add_up(c->recent, w->counts, counts);
+	memcpy(w->counts, counts, sizeof counts);
 }
 
 /* Passes a signal on to the workers. Another one within a second is the same: timeout(1), for one,
@@ -967,7 +959,7 @@ static int may_start(const struct crowd *c)
 {
 	if (c->failed || c->passed_at || c->started == c->worker_count)
 		return 0;
-	return c->started == 0 || c->workers[0].sums[LOGGED_IN] > 0;
+	return c->started == 0 || c->sums[LOGGED_IN] > 0;
 }
 
 /* Starts the workers, and waits for them. Returns the exit status, also in each worker. */
