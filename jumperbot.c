@@ -622,41 +622,31 @@ static void on_signal(int number)
 	interrupted = 1;
 }
 
-/* Makes the next bot, which will log in after so many ms. Returns 0 or -1. */
-static int make_bot(struct worker *w, long ms)
-{
-	struct xmpp_options o = w->crowd->options;
-	struct bot *b = w->bots + w->made;
-
-	b->worker = w;
-	b->number = w->crowd->first + w->from + w->made;
-	b->random = ((uint32_t)w->crowd->seed + (uint32_t)b->number) * 2654435769u | 1;
-	b->room_number = roll(b, w->crowd->rooms);
-	snprintf(b->user, sizeof b->user, "jumperbot_%d", b->number);
-	o.user = o.trace_name = b->user;
-	o.start_after = ms;
-	b->x = w->conns[w->made] = xmpp_new(&o);
-	if (!b->x)
-		return -1;
-	w->made++;
-	b->x->data = b;
-	b->x->on_ready = on_ready;
-	b->x->on_message = on_message;
-	b->x->on_presence = on_presence;
-	b->x->on_wake = on_wake;
-	b->x->on_close = on_close;
-	return 0;
-}
-
 /* Makes bots. The first ones show whether the password is right, before the server takes us for an
  * attacker. The others follow when one of them is in. Returns 0 or -1. */
 static int make_bots(struct worker *w)
 {
 	int wanted = w->got_in || w->n < FIRST ? w->n : FIRST;
+	struct xmpp_options o = w->crowd->options;
+	struct bot *b;
 
-	while (w->made < wanted)
-		if (make_bot(w, next_slot(w)))
+	for (; w->made < wanted; w->made++) {
+		b = w->bots + w->made;
+		b->worker = w;
+		b->number = w->crowd->first + w->from + w->made;
+		b->random = ((uint32_t)w->crowd->seed + (uint32_t)b->number) * 2654435769u | 1;
+		b->room_number = roll(b, w->crowd->rooms);
+		snprintf(b->user, sizeof b->user, "jumperbot_%d", b->number);
+		o.user = o.trace_name = b->user;
+		o.start_after = next_slot(w);
+		b->x = w->conns[w->made] = xmpp_new(&o);
+		if (!b->x)
 			return -1;
+		*b->x = (struct xmpp){
+			.on_ready = on_ready, .on_message = on_message, .on_presence = on_presence,
+			.on_close = on_close, .on_wake = on_wake, .data = b
+		};
+	}
 	return 0;
 }
 
