@@ -189,7 +189,7 @@ struct crowd {
 	int64_t start;          /* us */
 	struct worker *workers;
 	int worker_count;
-	int started;            /* how many workers have been started */
+	int started, running;   /* how many workers */
 	int failed;             /* a worker has ended badly */
 	int64_t passed_at;      /* us; when a signal was last passed on; 0 for never */
 	int64_t shown_at;       /* us; when the monitor last showed a line */
@@ -201,11 +201,10 @@ struct crowd {
 struct worker {
 	const struct crowd *crowd;
 	int from, n;            /* its first bot, and how many it has */
-	int pipe;               /* of its reports; the worker writes, and the parent reads */
+	int pipe;               /* of its reports; the worker writes, and the parent reads; */
+	                        /* -1 in the parent if the worker has ended */
 	uint32_t counts[COUNTS]; /* in the parent, those of its last report; they wrap around */
-
-	/* in the parent */
-	pid_t pid;              /* 0 if it has ended */
+	pid_t pid;              /* in the parent */
 
 	/* in the worker */
 	struct bot *bots;
@@ -693,44 +692,34 @@ static long turn_until_end(struct worker *w)
 	return alive;
 }
 
-/* If nobody got in, and a bot was refused, prints one message for all of them and returns 1. */
-static int all_refused(const struct worker *w)
-{
-	int i, n = 0;
-
-	if (w->got_in || !*w->reason)
-		return 0;
-	for (i = 0; i < w->made; i++)
-		n += w->bots[i].refused;
-	fprintf(stderr, "jumperbot: %s; %d of %d tried%s\n", w->reason, n, w->made,
-	        strncmp(w->reason, "login refused", 13) ? "" : ": check the password");
-	return 1;
-}
-
-/* Runs the bots of a worker. Returns its exit status. */
+/* Runs the bots of a worker. If all that tried were refused, prints one message for them. Returns
+ * the exit status of the worker. */
 static int run_worker(struct worker *w)
 {
-	struct bot *bots = calloc((size_t)w->n, sizeof *bots);
-	struct xmpp **conns = calloc((size_t)w->n, sizeof *conns);
 	int i, failed;
 
 	signal(SIGINT, SIG_IGN);  /* Ctrl-C goes to all processes, and the parent passes it on */
 	signal(SIGTERM, SIG_IGN); /* timeout(1), for one, sends this to all processes */
 	signal(SIGPIPE, SIG_IGN); /* see report() */
-	w->bots = bots;
-	w->conns = conns;
-	failed = !bots || !conns || turn_until_end(w) < 0;
+	fcntl(w->pipe, F_SETFL, O_NONBLOCK);
+	fcntl(w->pipe, F_SETFD, FD_CLOEXEC); /* a tunnel must not keep it open */
+	w->bots = calloc((size_t)w->n, sizeof *w->bots);
+	w->conns = calloc((size_t)w->n, sizeof *w->conns);
+	failed = !w->bots || !w->conns || turn_until_end(w) < 0;
 	if (failed)
 		perror("jumperbot");
-	failed |= all_refused(w);
-	for (i = 0; bots && conns && i < w->made; i++) {
-		step_out(bots + i, OFFLINE);
-		xmpp_free(conns[i]);
+	if (!w->got_in && w->counts[REFUSED] > 0)
+		fprintf(stderr, "jumperbot: %s; %d of %d tried%s\n", w->reason,
+		        (int)w->counts[REFUSED], w->made,
+		        strncmp(w->reason, "login refused", 13) ? "" : ": check the password");
+	for (i = 0; i < w->made; i++) {
+		step_out(w->bots + i, OFFLINE);
+		xmpp_free(w->conns[i]);
 	}
 	fcntl(w->pipe, F_SETFL, 0); /* the last report waits until there is room in the pipe */
 	report(w);
-	free(conns);
-	free(bots);
+	free(w->conns);
+	free(w->bots);
 	return failed;
 }
 
@@ -839,7 +828,8 @@ static void end_worker(struct crowd *c, struct worker *w, uint32_t counts[COUNTS
 
 	waitpid(w->pid, &status, 0);
 	close(w->pipe);
-	w->pid = 0;
+	w->pipe = -1;
+	c->running--;
 	counts[UNHEARD] += awaited(counts);
 	counts[LOGGED_IN] = counts[IN_ROOM] = 0;
 	if (status)
@@ -851,8 +841,8 @@ static void end_worker(struct crowd *c, struct worker *w, uint32_t counts[COUNTS
 		        c->first + w->from, c->first + w->from + w->n - 1, WTERMSIG(status));
 }
 
-/* Adds what a worker has counted between two reports. The counts have 32 bits and wrap around, but
- * their differences fit into 32 bits. */
+/* Adds what a worker has counted between two reports, or keeps the largest value. The counts have
+ * 32 bits and wrap around, but their differences fit into 32 bits. */
 static void add_up(long long sums[COUNTS], const uint32_t from[COUNTS], const uint32_t to[COUNTS])
 {
 	int k;
@@ -887,38 +877,28 @@ static void pass_on(struct crowd *c)
 		return;
 	c->passed_at = now_us();
 	for (i = 0; i < c->started; i++)
-		if (c->workers[i].pid)
+		if (c->workers[i].pipe >= 0)
 			kill(c->workers[i].pid, SIGUSR1);
 }
 
 /* Waits for reports, and reads them. They come each second, so a signal that arrives just before
- * select() waits is noticed soon enough. Returns how many workers are running. */
-static int watch(struct crowd *c)
+ * poll() waits is noticed soon enough. */
+static void watch(struct crowd *c)
 {
-	struct timeval second = {1, 0};
-	fd_set pipes;
-	int i, largest = -1, running = 0;
+	struct pollfd pipes[FD_SETSIZE];
+	int i;
 
-	if (interrupted)
-		pass_on(c);
-	FD_ZERO(&pipes);
-	for (i = 0; i < c->started; i++) {
-		if (c->workers[i].pid == 0)
-			continue;
-		FD_SET(c->workers[i].pipe, &pipes);
-		largest = (int)later(largest, c->workers[i].pipe);
-		running++;
-	}
-	if (running > 0 && select(largest + 1, &pipes, NULL, NULL, &second) > 0)
-		for (i = 0; i < c->started; i++)
-			if (c->workers[i].pid && FD_ISSET(c->workers[i].pipe, &pipes))
-				receive(c, c->workers + i);
-	return running;
+	for (i = 0; i < c->started; i++) /* poll() ignores those of -1: these workers have ended */
+		pipes[i] = (struct pollfd){.fd = c->workers[i].pipe, .events = POLLIN};
+	if (poll(pipes, (nfds_t)c->started, 1000) <= 0)
+		return;
+	for (i = 0; i < c->started; i++)
+		if (pipes[i].revents)
+			receive(c, c->workers + i);
 }
 
-/* Starts the next worker. It keeps the end of its own pipe to write to, and no other end. Returns 0
- * in the parent, 1 in the worker, or -1. */
-static int start_worker(struct crowd *c)
+/* Starts the next worker. It keeps the end of its own pipe to write to, and no other end. */
+static void start_worker(struct crowd *c)
 {
 	int ends[2], i = c->started;
 	struct worker *w = c->workers + i;
@@ -927,48 +907,39 @@ static int start_worker(struct crowd *c)
 	w->from = (int)((int64_t)c->bots * i / c->worker_count);
 	w->n = (int)((int64_t)c->bots * (i + 1) / c->worker_count) - w->from;
 	w->got_in = i > 0;
-	if (pipe(ends))
-		return -1;
-	w->pipe = ends[0];
-	w->pid = fork();
-	if (w->pid != 0) {
-		close(ends[1]);
-		c->started += w->pid > 0;
-		return w->pid < 0 ? -1 : 0;
+	w->pid = pipe(ends) ? -1 : fork();
+	if (w->pid < 0) {
+		perror("jumperbot");
+		c->failed = interrupted = 1;
+		return;
 	}
-	for (; i >= 0; i--)
-		close(c->workers[i].pipe);
-	w->pipe = ends[1];
-	fcntl(w->pipe, F_SETFL, O_NONBLOCK);
-	fcntl(w->pipe, F_SETFD, FD_CLOEXEC); /* a tunnel must not keep it open */
-	return 1;
+	if (w->pid == 0) {
+		for (i = 0; i < c->started; i++)
+			close(c->workers[i].pipe);
+		close(ends[0]);
+		w->pipe = ends[1];
+		exit(run_worker(w));
+	}
+	close(ends[1]);
+	w->pipe = ends[0];
+	c->started++;
+	c->running++;
 }
 
-/* The first worker may start, and the others when a bot of it is logged in. */
-static int may_start(const struct crowd *c)
-{
-	if (c->failed || c->passed_at || c->started == c->worker_count)
-		return 0;
-	return c->started == 0 || c->sums[LOGGED_IN] > 0;
-}
-
-/* Starts the workers, and waits for them. Returns the exit status, also in each worker. */
+/* Starts the workers, the others when a bot of the first one is logged in, and waits for them.
+ * Returns the exit status. */
 static int run_crowd(struct crowd *c)
 {
-	int result;
-
-	do {
-		while (may_start(c)) {
-			result = start_worker(c);
-			if (result > 0)
-				return run_worker(c->workers + c->started);
-			if (result < 0) {
-				perror("jumperbot");
-				c->failed = interrupted = 1;
-			}
-		}
+	start_worker(c);
+	while (c->running > 0) {
+		while (c->started < c->worker_count && c->sums[LOGGED_IN] > 0 && !c->failed
+		       && !c->passed_at)
+			start_worker(c);
+		if (interrupted)
+			pass_on(c);
+		watch(c);
 		show(c);
-	} while (watch(c) > 0);
+	}
 	return summarize(c);
 }
 
