@@ -447,17 +447,6 @@ static void not_entered(struct bot *b, const struct xml_elem *presence)
 	jump_later(b);
 }
 
-/* Remembers the nick that the room has given us: with status 210 when we enter, or after 303. */
-static void follow_nick(struct bot *b, const char *from)
-{
-	char *nick = strdup(strchr(from, '/') + 1);
-
-	if (!nick)
-		return; /* then we are not heard, but nothing worse happens */
-	free(b->nick);
-	b->nick = nick;
-}
-
 /* A presence of type unavailable with status 303 is not the end: our next presence has our new
  * nick (XEP-0045 section 7.6). One that comes before we are in may be the late end of an earlier
  * stay in this room, unless it says that we were kicked (307). */
@@ -476,8 +465,10 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 	    || (!xmpp_has_status(presence, 110) && !is_me(b, presence))
 	    || (gone && xmpp_has_status(presence, 303)))
 		return;
-	if (!gone && !is_me(b, presence))
-		follow_nick(b, from);
+	if (!gone && !is_me(b, presence)) { /* our nick is new, after 303 or with status 210 */
+		free(b->nick);
+		b->nick = strdup(strchr(from, '/') + 1); /* if NULL, we are not heard, no worse */
+	}
 	if (b->place == ENTERING && !gone) {
 		entered(b, presence);
 	} else if (b->place == LEAVING && gone) {
