@@ -936,7 +936,8 @@ static int run_crowd(struct crowd *c)
 
 /* -------------------------------------------------------------------- Main */
 
-static int usage(FILE *out)
+/* Prints the options, and ends the program. */
+static void usage(FILE *out)
 {
 	fputs("usage: jumperbot [-lmvR] [-n bots] [-f first] [-r rooms] [-t host] [-c service]\n"
 	      "                 [-e server] [-p port] [-a logins] [-i factor] [-d seconds]\n"
@@ -959,52 +960,49 @@ static int usage(FILE *out)
 	      "  -v  print what is sent and received\n"
 	      "  -R  register the accounts that do not exist\n"
 	      "The password is $XMPP_PASSWORD, or jumperbot if that is not set.\n", out);
-	return out == stdout ? 0 : 2;
+	exit(out == stdout ? 0 : 2);
 }
 
-/* Reads a number from min to max. Returns 0 or -1. */
-static int read_number(const char *text, long min, long max, int *to)
+/* Returns the number after an option, which must be from min to max. */
+static int number(long min, long max)
 {
 	char *end;
-	long n = strtol(text, &end, 10);
+	long n = strtol(optarg, &end, 10);
 
-	if (end == text || *end || n < min || n > max)
-		return -1;
-	*to = (int)n;
-	return 0;
+	if (end == optarg || *end || n < min || n > max)
+		usage(stderr);
+	return (int)n;
 }
 
-/* Reads the options. Returns -1, or the exit status if the program must end. */
-static int read_options(int argc, char **argv, struct crowd *c)
+static void read_options(int argc, char **argv, struct crowd *c)
 {
-	int option, failed = 0;
+	int option;
 
-	while (!failed && (option = getopt(argc, argv, "hn:f:r:t:c:e:p:a:i:d:s:x:lmvR")) != -1) {
+	while ((option = getopt(argc, argv, "hn:f:r:t:c:e:p:a:i:d:s:x:lmvR")) != -1) {
 		switch (option) {
-		case 'h': return usage(stdout);
-		case 'n': failed = read_number(optarg, 1, 1000000, &c->bots); break;
-		case 'f': failed = read_number(optarg, 0, 1000000000, &c->first); break;
-		case 'r': failed = read_number(optarg, 1, 1000000, &c->rooms); break;
+		case 'n': c->bots = number(1, 1000000); break;
+		case 'f': c->first = number(0, 1000000000); break;
+		case 'r': c->rooms = number(1, 1000000); break;
 		case 't': c->options.host = optarg; break;
 		case 'c': c->service = optarg; break;
 		case 'e': c->options.server = optarg; break;
-		case 'p': failed = read_number(optarg, 1, 65535, &c->options.port); break;
-		case 'a': failed = read_number(optarg, 1, 1000000, &c->rate); break;
-		case 'i': failed = read_number(optarg, 0, 5000, &c->factor); break;
-		case 'd': failed = read_number(optarg, 1, 100000000, &c->seconds); break;
-		case 's': failed = read_number(optarg, 0, INT_MAX, &c->seed); break;
+		case 'p': c->options.port = number(1, 65535); break;
+		case 'a': c->rate = number(1, 1000000); break;
+		case 'i': c->factor = number(0, 5000); break;
+		case 'd': c->seconds = number(1, 100000000); break;
+		case 's': c->seed = number(0, INT_MAX); break;
 		case 'x': c->options.tunnel = optarg; break;
 		case 'l': c->listen = 1; break;
 		case 'm': c->monitor = 1; break;
 		case 'v': c->options.trace = stderr; break;
 		case 'R': c->options.create = 1; break;
-		default: failed = -1;
+		case 'h': usage(stdout); break;
+		default: usage(stderr);
 		}
 	}
-	if (failed || optind < argc || strlen(c->options.host) > MAX_HOST
+	if (optind < argc || strlen(c->options.host) > MAX_HOST
 	    || (c->service && strlen(c->service) > MAX_HOST))
-		return usage(stderr);
-	return -1;
+		usage(stderr);
 }
 
 int main(int argc, char **argv)
@@ -1025,9 +1023,7 @@ int main(int argc, char **argv)
 	c.seed = (int)(c.run % INT_MAX);
 	if (getenv("XMPP_PASSWORD"))
 		c.options.password = getenv("XMPP_PASSWORD");
-	status = read_options(argc, argv, &c);
-	if (status >= 0)
-		return status;
+	read_options(argc, argv, &c);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGUSR1, &action, NULL);
