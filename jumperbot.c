@@ -174,7 +174,6 @@ struct bot {
 	char *nick;             /* in this room, if the room has chosen it; otherwise NULL */
 	int to_say, n_said;     /* phrases in this room */
 	struct phrase said[MAX_PHRASES];
-	unsigned sent;          /* how many phrases it has said in all rooms */
 	long slow;              /* ms to add to each pause, if rooms refuse us or are busy */
 	int64_t due;            /* us; when on_wake is due */
 	char entered, refused;  /* it has been in a room; it has given up */
@@ -193,7 +192,7 @@ struct crowd {
 	int failed;             /* a worker has ended badly */
 	int64_t passed_at;      /* us; when a signal was last passed on; 0 for never */
 	int64_t shown_at;       /* us; when the monitor last showed a line */
-	long long sums[COUNTS];  /* what the workers have reported */
+	long long sums[COUNTS]; /* what the workers have reported */
 	long long recent[COUNTS]; /* the same, since shown_at */
 };
 
@@ -324,13 +323,13 @@ static void speak(struct bot *b)
 	}
 	p->text = phrases[roll(b, sizeof phrases / sizeof *phrases)];
 	p->sent_at = now_us();
-	snprintf(p->id, sizeof p->id, ID "%016llx.%d.%u", c->run, b->number, b->sent + 1);
+	snprintf(p->id, sizeof p->id, ID "%016llx.%d.%u", c->run, b->number,
+	         (unsigned)b->worker->counts[SENT] + 1);
 	if (!c->listen
 	    && !xmpp_send(b->x,
 	                  "<message to='%s' type='groupchat' id='%s'><body>%s</body></message>",
 	                  b->room, p->id, p->text)) {
 		b->n_said++;
-		b->sent++;
 		b->worker->counts[SENT]++;
 	}
 	speak_after(b, c->factor ? 0 : JOIN_TIMEOUT);
@@ -483,16 +482,27 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
  *      <error type='modify'><not-acceptable xmlns='...'/></error></message>
  * Nobody heard the phrase. With this condition, or with item-not-found, the reason is that we are
  * not in the room any more, but nobody has told us (XEP-0045 section 7.4). */
-static void bounced(struct bot *b, const struct xml_elem *message)
+static void bounced(struct bot *b, struct phrase *p, const struct xml_elem *message)
 {
 	const char *condition = xmpp_error_condition(message);
 
+	settle(b, p, BOUNCED);
 	throttled(b, message);
 	if (!strcmp(condition, "not-acceptable") || !strcmp(condition, "item-not-found")) {
 		b->worker->counts[THROWN_OUT]++;
 		jump_later(b);
 	} else if (b->place == INSIDE)
 		speak_after(b, 2000);
+}
+
+/* A phrase has come back from the room. */
+static void heard(struct bot *b, struct phrase *p)
+{
+	count_time(b->worker->counts, now_us() - p->sent_at);
+	settle(b, p, HEARD);
+	b->slow /= 2;
+	if (b->place == INSIDE && !b->worker->crowd->factor)
+		speak_after(b, 0);
 }
 
 /* Finds the phrase that a message is about, by its id. Some rooms drop ids or replace them. Then it
@@ -515,25 +525,6 @@ static struct phrase *find_phrase(struct bot *b, const struct xml_elem *message)
 	return NULL;
 }
 
-/* One of our phrases has come back, from the room or as an error. */
-static void came_back(struct bot *b, const struct xml_elem *message, struct phrase *p)
-{
-	int64_t sent_at = p->sent_at;
-
-	if (!sent_at) {
-		b->worker->counts[REPEATED]++;
-	} else if (xml_has(message, "type", "error")) {
-		settle(b, p, BOUNCED);
-		bounced(b, message);
-	} else {
-		settle(b, p, HEARD);
-		count_time(b->worker->counts, now_us() - sent_at);
-		b->slow /= 2;
-		if (b->place == INSIDE && !b->worker->crowd->factor)
-			speak_after(b, 0);
-	}
-}
-
 /* S: <message from='bot_room_3@conference.localhost/jumperbot_7' type='groupchat'
  *      id='jump.5d1....7.12'>...
  * History is marked as delayed (XEP-0203, and XEP-0091 in old servers), and is no traffic. */
@@ -552,8 +543,12 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 	if (b->place < INSIDE || !(groupchat ? is_me(b, message) : is_refusal(b, message)))
 		return;
 	p = find_phrase(b, message);
-	if (p)
-		came_back(b, message, p);
+	if (p && !p->sent_at)
+		b->worker->counts[REPEATED]++;
+	else if (p && groupchat)
+		heard(b, p);
+	else if (p)
+		bounced(b, p, message);
 }
 
 /* Once a bot has got in, bots that are refused are named. Here these are the earlier ones. */
@@ -616,11 +611,10 @@ static void on_signal(int number)
  * attacker. The others follow when one of them is in. Returns 0 or -1. */
 static int make_bots(struct worker *w)
 {
-	int wanted = w->got_in || w->n < FIRST ? w->n : FIRST;
 	struct xmpp_options o = w->crowd->options;
 	struct bot *b;
 
-	for (; w->made < wanted; w->made++) {
+	for (; w->made < w->n && (w->got_in || w->made < FIRST); w->made++) {
 		b = w->bots + w->made;
 		b->worker = w;
 		b->number = w->crowd->first + w->from + w->made;
