@@ -697,10 +697,8 @@ static int run_worker(struct worker *w)
 		fprintf(stderr, "jumperbot: %s; %d of %d tried%s\n", w->reason,
 		        (int)w->counts[REFUSED], w->made,
 		        strncmp(w->reason, "login refused", 13) ? "" : ": check the password");
-	for (i = 0; i < w->made; i++) {
-		step_out(w->bots + i, OFFLINE);
+	for (i = 0; i < w->made; i++)
 		xmpp_free(w->conns[i]);
-	}
 	fcntl(w->pipe, F_SETFL, 0); /* the last report waits until there is room in the pipe */
 	report(w);
 	free(w->conns);
@@ -805,8 +803,8 @@ static int divide(struct crowd *c)
 }
 
 /* A worker has closed its pipe: it has ended. If it was killed, its last report may be a second
- * old. Its phrases cannot come back now, so corrects `counts`, which are those of that report. If
- * it failed, the others end as well. */
+ * old. Corrects `counts`, which are those of that report, since no phrase can come back now. If
+ * the worker failed, the others end as well. */
 static void end_worker(struct crowd *c, struct worker *w, uint32_t counts[COUNTS])
 {
 	int status = 0;
@@ -911,7 +909,7 @@ static void start_worker(struct crowd *c)
 	c->running++;
 }
 
-/* Starts the workers, the others when a bot of the first one is logged in, and waits for them.
+/* Starts the first worker and, when a bot of it is logged in, the others. Waits for all of them.
  * Returns the exit status. */
 static int run_crowd(struct crowd *c)
 {
