@@ -865,7 +865,8 @@ static void pass_on(struct crowd *c)
 }
 
 /* Waits for reports, and reads them. They come each second, so a signal that arrives just before
- * poll() waits is noticed soon enough. */
+ * poll() waits is noticed soon enough. With a time limit of one second, the limit could be first,
+ * and the monitor would show a second in which nothing was said. */
 static void watch(struct crowd *c)
 {
 	struct pollfd pipes[FD_SETSIZE];
@@ -873,7 +874,7 @@ static void watch(struct crowd *c)
 
 	for (i = 0; i < c->started; i++) /* poll() ignores those of -1: these workers have ended */
 		pipes[i] = (struct pollfd){.fd = c->workers[i].pipe, .events = POLLIN};
-	if (poll(pipes, (nfds_t)c->started, 1000) <= 0)
+	if (poll(pipes, (nfds_t)c->started, 2000) <= 0)
 		return;
 	for (i = 0; i < c->started; i++)
 		if (pipes[i].revents)
