@@ -154,7 +154,7 @@ static double percentile(const long long sums[COUNTS], int percent)
 
 /* ----------------------------------------------------------------- The bot */
 
-enum place { OFFLINE, OUTSIDE, ENTERING, INSIDE, LEAVING };
+enum place { OFFLINE, OUTSIDE, ENTERING, INSIDE, LEAVING }; /* from INSIDE on, it is in a room */
 
 struct phrase {
 	const char *text;
@@ -250,7 +250,7 @@ static void step_out(struct bot *b, enum place place)
 {
 	int i;
 
-	if (b->place == INSIDE || b->place == LEAVING)
+	if (b->place >= INSIDE)
 		b->worker->counts[IN_ROOM]--;
 	for (i = 0; i < b->n_said; i++)
 		if (b->said[i].sent_at)
