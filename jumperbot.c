@@ -63,7 +63,7 @@ static volatile sig_atomic_t interrupted;
 /* What a worker counts:
  *
  *     entered     bots that have been in a room
- *     sent        phrases that were sent; each of them is later heard, bounced or unheard
+ *     sent        phrases that were sent; each is awaited until it is heard, bounced or unheard
  *     heard       own phrases that came back
  *     received    phrases of any bot that arrived
  *     lost        connections that broke or could not be opened; these bots try again
@@ -76,21 +76,20 @@ static volatile sig_atomic_t interrupted;
  *     unheard     phrases that never came back
  *     repeated    phrases that came back twice
  *
- * Not in the summary: how many bots are logged in and in a room, how many phrases may still come
- * back, and how many round trips took how long. Counts before SUMS are added over the workers; of
- * the others the largest is taken. A report holds all counts, in 468 bytes. Up to 512 bytes go
- * through a pipe in one piece (PIPE_BUF). */
+ * Not in the summary: how many bots are logged in and in a room, and how many round trips took how
+ * long. Counts before SUMS are added over the workers; of the others the largest is taken. A report
+ * holds all counts, in 456 bytes. Up to 512 bytes go through a pipe in one piece (PIPE_BUF). */
 enum { CLASSES = 96 };
 
 enum count {
 	ENTERED, SENT, HEARD, RECEIVED,
 	LOST, REFUSED, NO_ENTRY, THROWN_OUT, THROTTLED, BOUNCED, UNANSWERED, UNHEARD, REPEATED,
-	LOGGED_IN, IN_ROOM, AWAITED,
+	LOGGED_IN, IN_ROOM,
 	TIMES,          /* the first class of round trips; see class_end() */
 	SUMS = TIMES + CLASSES,
 	ALL_IN = SUMS,  /* ms from the start until the last bot had entered a room */
 	LONGEST,        /* us; the longest round trip */
-	LAG, WORST_LAG, /* ms; how late the loop was, at worst, since the last report, and ever */
+	LAG,            /* ms; how late the loop was, at worst, since the last report */
 	COUNTS
 };
 
@@ -119,41 +118,43 @@ static void raise_to(uint32_t *max, int64_t value)
 }
 
 /* Class i of the round trips took less than this many us, and not less than the end of class i - 1.
- * There are four classes for each doubling. */
+ * There are four classes for each doubling. The last one, from 15 s on, has no end. */
 static int64_t class_end(int i)
 {
-	return (5 + i % 4) * (INT64_C(1) << i / 4) / 4;
+	return i < CLASSES - 1 ? (5 + i % 4) * (INT64_C(1) << i / 4) / 4 : INT64_MAX;
 }
 
 static void count_time(uint32_t counts[COUNTS], int64_t us)
 {
 	int i = 0;
 
-	while (i < CLASSES - 1 && us >= class_end(i))
+	while (us >= class_end(i))
 		i++;
 	counts[TIMES + i]++;
 	raise_to(&counts[LONGEST], us);
 }
 
-/* Returns the time in ms that a `part` of all round trips did not exceed, or 0 if there are none.
- * The last class, from 15 s on, ends with the longest round trip. */
-static double percentile(const int64_t sums[COUNTS], double part)
+/* Returns how many phrases may still come back. */
+static uint32_t awaited(const uint32_t counts[COUNTS])
 {
-	int64_t n = sums[TIMES], us = sums[LONGEST];
+	return counts[SENT] - counts[HEARD] - counts[BOUNCED] - counts[UNHEARD];
+}
+
+/* Returns the time in ms that so many percent of the round trips did not exceed, or nearly 0 if
+ * there are none. Each phrase that was heard is in one class. */
+static double percentile(const long long sums[COUNTS], int percent)
+{
+	long long n = sums[TIMES];
 	int i = 0;
 
-	if (sums[HEARD] == 0)
-		return 0;
-	while (i < CLASSES - 1 && (double)n < part * (double)sums[HEARD])
+	while (100 * n < percent * sums[HEARD])
 		n += sums[TIMES + ++i];
-	if (i < CLASSES - 1 && class_end(i) < us)
-		us = class_end(i);
-	return (double)us / 1000;
+	return (double)(class_end(i) < sums[LONGEST] ? class_end(i) : sums[LONGEST]) / 1000;
 }
 
 /* ----------------------------------------------------------------- The bot */
 
-enum place { OFFLINE, OUTSIDE, ENTERING, INSIDE, LEAVING };
+enum place { OFFLINE, OUTSIDE, ENTERING, INSIDE, LEAVING }; /* from INSIDE on, it is in a room */
 
 struct phrase {
 	const char *text;
@@ -173,7 +174,6 @@ struct bot {
 	char *nick;             /* in this room, if the room has chosen it; otherwise NULL */
 	int to_say, n_said;     /* phrases in this room */
 	struct phrase said[MAX_PHRASES];
-	unsigned sent;          /* how many phrases it has said in all rooms */
 	long slow;              /* ms to add to each pause, if rooms refuse us or are busy */
 	int64_t due;            /* us; when on_wake is due */
 	char entered, refused;  /* it has been in a room; it has given up */
@@ -188,22 +188,22 @@ struct crowd {
 	int64_t start;          /* us */
 	struct worker *workers;
 	int worker_count;
-	int started;            /* how many workers have been started */
+	int started, running;   /* how many workers */
 	int failed;             /* a worker has ended badly */
 	int64_t passed_at;      /* us; when a signal was last passed on; 0 for never */
 	int64_t shown_at;       /* us; when the monitor last showed a line */
-	int64_t shown[COUNTS];  /* the sums at that time */
+	long long sums[COUNTS]; /* what the workers have reported */
+	long long recent[COUNTS]; /* the same, since shown_at */
 };
 
 /* The parent has one for each worker. A worker uses its own, and never sees the others. */
 struct worker {
 	const struct crowd *crowd;
 	int from, n;            /* its first bot, and how many it has */
-	int pipe;               /* of its reports; the worker writes, and the parent reads */
-
-	/* in the parent */
-	pid_t pid;              /* 0 if it has ended */
-	int64_t sums[COUNTS];   /* what it has reported */
+	int pipe;               /* of its reports; the worker writes, and the parent reads; */
+	                        /* -1 in the parent if the worker has ended */
+	uint32_t counts[COUNTS]; /* in the parent, those of its last report; they wrap around */
+	pid_t pid;              /* in the parent */
 
 	/* in the worker */
 	struct bot *bots;
@@ -213,7 +213,6 @@ struct worker {
 	int ending;             /* the bots only wait for their last phrases */
 	char reason[200];       /* why a bot was refused last */
 	int64_t slot;           /* us; the time of the last login that is planned */
-	uint32_t counts[COUNTS]; /* they wrap around; see receive() */
 };
 
 /* Returns a number from 0 to n - 1 (Marsaglia's xorshift). */
@@ -244,7 +243,6 @@ static void settle(struct bot *b, struct phrase *p, enum count count)
 {
 	p->sent_at = 0;
 	b->worker->counts[count]++;
-	b->worker->counts[AWAITED]--;
 }
 
 /* The bot is not in a room any more. Its phrases cannot come back now. */
@@ -252,7 +250,7 @@ static void step_out(struct bot *b, enum place place)
 {
 	int i;
 
-	if (b->place == INSIDE || b->place == LEAVING)
+	if (b->place >= INSIDE)
 		b->worker->counts[IN_ROOM]--;
 	for (i = 0; i < b->n_said; i++)
 		if (b->said[i].sent_at)
@@ -325,15 +323,14 @@ static void speak(struct bot *b)
 	}
 	p->text = phrases[roll(b, sizeof phrases / sizeof *phrases)];
 	p->sent_at = now_us();
-	snprintf(p->id, sizeof p->id, ID "%016llx.%d.%u", c->run, b->number, b->sent + 1);
+	snprintf(p->id, sizeof p->id, ID "%016llx.%d.%u", c->run, b->number,
+	         (unsigned)b->worker->counts[SENT] + 1);
 	if (!c->listen
 	    && !xmpp_send(b->x,
 	                  "<message to='%s' type='groupchat' id='%s'><body>%s</body></message>",
 	                  b->room, p->id, p->text)) {
 		b->n_said++;
-		b->sent++;
 		b->worker->counts[SENT]++;
-		b->worker->counts[AWAITED]++;
 	}
 	speak_after(b, c->factor ? 0 : JOIN_TIMEOUT);
 }
@@ -449,17 +446,6 @@ static void not_entered(struct bot *b, const struct xml_elem *presence)
 	jump_later(b);
 }
 
-/* Remembers the nick that the room has given us: with status 210 when we enter, or after 303. */
-static void follow_nick(struct bot *b, const char *from)
-{
-	char *nick = strdup(strchr(from, '/') + 1);
-
-	if (!nick)
-		return; /* then we are not heard, but nothing worse happens */
-	free(b->nick);
-	b->nick = nick;
-}
-
 /* A presence of type unavailable with status 303 is not the end: our next presence has our new
  * nick (XEP-0045 section 7.6). One that comes before we are in may be the late end of an earlier
  * stay in this room, unless it says that we were kicked (307). */
@@ -478,8 +464,10 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 	    || (!xmpp_has_status(presence, 110) && !is_me(b, presence))
 	    || (gone && xmpp_has_status(presence, 303)))
 		return;
-	if (!gone && !is_me(b, presence))
-		follow_nick(b, from);
+	if (!gone && !is_me(b, presence)) { /* our nick is new, after 303 or with status 210 */
+		free(b->nick);
+		b->nick = strdup(strchr(from, '/') + 1); /* if NULL, we are not heard, no worse */
+	}
 	if (b->place == ENTERING && !gone) {
 		entered(b, presence);
 	} else if (b->place == LEAVING && gone) {
@@ -494,16 +482,27 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
  *      <error type='modify'><not-acceptable xmlns='...'/></error></message>
  * Nobody heard the phrase. With this condition, or with item-not-found, the reason is that we are
  * not in the room any more, but nobody has told us (XEP-0045 section 7.4). */
-static void bounced(struct bot *b, const struct xml_elem *message)
+static void bounced(struct bot *b, struct phrase *p, const struct xml_elem *message)
 {
 	const char *condition = xmpp_error_condition(message);
 
+	settle(b, p, BOUNCED);
 	throttled(b, message);
 	if (!strcmp(condition, "not-acceptable") || !strcmp(condition, "item-not-found")) {
 		b->worker->counts[THROWN_OUT]++;
 		jump_later(b);
 	} else if (b->place == INSIDE)
 		speak_after(b, 2000);
+}
+
+/* A phrase has come back from the room. */
+static void heard(struct bot *b, struct phrase *p)
+{
+	count_time(b->worker->counts, now_us() - p->sent_at);
+	settle(b, p, HEARD);
+	b->slow /= 2;
+	if (b->place == INSIDE && !b->worker->crowd->factor)
+		speak_after(b, 0);
 }
 
 /* Finds the phrase that a message is about, by its id. Some rooms drop ids or replace them. Then it
@@ -526,25 +525,6 @@ static struct phrase *find_phrase(struct bot *b, const struct xml_elem *message)
 	return NULL;
 }
 
-/* One of our phrases has come back, from the room or as an error. */
-static void came_back(struct bot *b, const struct xml_elem *message, struct phrase *p)
-{
-	int64_t sent_at = p->sent_at;
-
-	if (!sent_at) {
-		b->worker->counts[REPEATED]++;
-	} else if (xml_has(message, "type", "error")) {
-		settle(b, p, BOUNCED);
-		bounced(b, message);
-	} else {
-		settle(b, p, HEARD);
-		count_time(b->worker->counts, now_us() - sent_at);
-		b->slow /= 2;
-		if (b->place == INSIDE && !b->worker->crowd->factor)
-			speak_after(b, 0);
-	}
-}
-
 /* S: <message from='bot_room_3@conference.localhost/jumperbot_7' type='groupchat'
  *      id='jump.5d1....7.12'>...
  * History is marked as delayed (XEP-0203, and XEP-0091 in old servers), and is no traffic. */
@@ -563,8 +543,12 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 	if (b->place < INSIDE || !(groupchat ? is_me(b, message) : is_refusal(b, message)))
 		return;
 	p = find_phrase(b, message);
-	if (p)
-		came_back(b, message, p);
+	if (p && !p->sent_at)
+		b->worker->counts[REPEATED]++;
+	else if (p && groupchat)
+		heard(b, p);
+	else if (p)
+		bounced(b, p, message);
 }
 
 /* Once a bot has got in, bots that are refused are named. Here these are the earlier ones. */
@@ -623,58 +607,43 @@ static void on_signal(int number)
 	interrupted = 1;
 }
 
-/* Makes the next bot, which will log in after so many ms. Returns 0 or -1. */
-static int make_bot(struct worker *w, long ms)
-{
-	struct xmpp_options o = w->crowd->options;
-	struct bot *b = w->bots + w->made;
-
-	b->worker = w;
-	b->number = w->crowd->first + w->from + w->made;
-	b->random = ((uint32_t)w->crowd->seed + (uint32_t)b->number) * 2654435769u | 1;
-	b->room_number = roll(b, w->crowd->rooms);
-	snprintf(b->user, sizeof b->user, "jumperbot_%d", b->number);
-	o.user = o.trace_name = b->user;
-	o.start_after = ms;
-	b->x = w->conns[w->made] = xmpp_new(&o);
-	if (!b->x)
-		return -1;
-	w->made++;
-	b->x->data = b;
-	b->x->on_ready = on_ready;
-	b->x->on_message = on_message;
-	b->x->on_presence = on_presence;
-	b->x->on_wake = on_wake;
-	b->x->on_close = on_close;
-	return 0;
-}
-
 /* Makes bots. The first ones show whether the password is right, before the server takes us for an
  * attacker. The others follow when one of them is in. Returns 0 or -1. */
 static int make_bots(struct worker *w)
 {
-	int wanted = w->got_in || w->n < FIRST ? w->n : FIRST;
+	struct xmpp_options o = w->crowd->options;
+	struct bot *b;
 
-	while (w->made < wanted)
-		if (make_bot(w, next_slot(w)))
+	for (; w->made < w->n && (w->got_in || w->made < FIRST); w->made++) {
+		b = w->bots + w->made;
+		b->worker = w;
+		b->number = w->crowd->first + w->from + w->made;
+		b->random = ((uint32_t)w->crowd->seed + (uint32_t)b->number) * 2654435769u | 1;
+		b->room_number = roll(b, w->crowd->rooms);
+		snprintf(b->user, sizeof b->user, "jumperbot_%d", b->number);
+		o.user = o.trace_name = b->user;
+		o.start_after = next_slot(w);
+		b->x = w->conns[w->made] = xmpp_new(&o);
+		if (!b->x)
 			return -1;
+		*b->x = (struct xmpp){
+			.on_ready = on_ready, .on_message = on_message, .on_presence = on_presence,
+			.on_close = on_close, .on_wake = on_wake, .data = b
+		};
+	}
 	return 0;
 }
 
 /* Reports all counts. If the pipe is full, because the parent's terminal has been stopped, the next
- * report contains them. If the parent is gone, the worker ends, too. Returns -1 if it is full. */
-static int report(struct worker *w)
+ * report contains them. If the parent is gone, the worker ends, too. */
+static void report(struct worker *w)
 {
-	ssize_t n;
+	ssize_t n = write(w->pipe, w->counts, sizeof w->counts);
 
-	raise_to(&w->counts[WORST_LAG], w->counts[LAG]);
-	n = write(w->pipe, w->counts, sizeof w->counts);
-	if (n < 0 && errno == EAGAIN)
-		return -1;
-	if (n < 0)
+	if (n > 0)
+		w->counts[LAG] = 0;
+	else if (errno != EAGAIN)
 		interrupted = 1;
-	w->counts[LAG] = 0;
-	return 0;
 }
 
 /* Turns the loop until all bots have ended. At the first signal or the end of -d, the bots fall
@@ -699,7 +668,7 @@ static long turn_until_end(struct worker *w)
 			interrupted = 0;
 			end = now + (int64_t)GRACE * 1000;
 		}
-		if (w->ending && (w->counts[AWAITED] == 0 || interrupted || now >= end))
+		if (w->ending && (awaited(w->counts) == 0 || interrupted || now >= end))
 			xmpp_stop();
 		if (!w->ending && make_bots(w))
 			return -1;
@@ -708,130 +677,101 @@ static long turn_until_end(struct worker *w)
 	return alive;
 }
 
-/* If nobody got in, and a bot was refused, prints one message for all of them and returns 1. */
-static int all_refused(const struct worker *w)
-{
-	int i, n = 0;
-
-	if (w->got_in || !*w->reason)
-		return 0;
-	for (i = 0; i < w->made; i++)
-		n += w->bots[i].refused;
-	fprintf(stderr, "jumperbot: %s; %d of %d tried%s\n", w->reason, n, w->made,
-	        strncmp(w->reason, "login refused", 13) ? "" : ": check the password");
-	return 1;
-}
-
-/* Runs the bots of a worker. Returns its exit status. */
+/* Runs the bots of a worker. If all that tried were refused, prints one message for them. Returns
+ * the exit status of the worker. */
 static int run_worker(struct worker *w)
 {
-	struct bot *bots = calloc((size_t)w->n, sizeof *bots);
-	struct xmpp **conns = calloc((size_t)w->n, sizeof *conns);
 	int i, failed;
 
 	signal(SIGINT, SIG_IGN);  /* Ctrl-C goes to all processes, and the parent passes it on */
 	signal(SIGTERM, SIG_IGN); /* timeout(1), for one, sends this to all processes */
 	signal(SIGPIPE, SIG_IGN); /* see report() */
-	w->bots = bots;
-	w->conns = conns;
-	failed = !bots || !conns || turn_until_end(w) < 0;
+	fcntl(w->pipe, F_SETFL, O_NONBLOCK);
+	fcntl(w->pipe, F_SETFD, FD_CLOEXEC); /* a tunnel must not keep it open */
+	w->bots = calloc((size_t)w->n, sizeof *w->bots);
+	w->conns = calloc((size_t)w->n, sizeof *w->conns);
+	failed = !w->bots || !w->conns || turn_until_end(w) < 0;
 	if (failed)
 		perror("jumperbot");
-	failed |= all_refused(w);
-	for (i = 0; bots && conns && i < w->made; i++) {
-		step_out(bots + i, OFFLINE);
-		xmpp_free(conns[i]);
-	}
-	while (report(w))
-		poll(&(struct pollfd){.fd = w->pipe, .events = POLLOUT}, 1, -1);
-	free(conns);
-	free(bots);
+	if (!w->got_in && w->counts[REFUSED] > 0)
+		fprintf(stderr, "jumperbot: %s; %d of %d tried%s\n", w->reason,
+		        (int)w->counts[REFUSED], w->made,
+		        strncmp(w->reason, "login refused", 13) ? "" : ": check the password");
+	for (i = 0; i < w->made; i++)
+		xmpp_free(w->conns[i]);
+	fcntl(w->pipe, F_SETFL, 0); /* the last report waits until there is room in the pipe */
+	report(w);
+	free(w->conns);
+	free(w->bots);
 	return failed;
 }
 
 /* ------------------------------------------------------------- The monitor */
 
-/* Adds up what the workers have reported. */
-static void add_up(const struct crowd *c, int64_t sums[COUNTS])
-{
-	const struct worker *w;
-	int k;
-
-	memset(sums, 0, COUNTS * sizeof *sums);
-	for (w = c->workers; w < c->workers + c->worker_count; w++)
-		for (k = 0; k < COUNTS; k++)
-			sums[k] = k < SUMS ? sums[k] + w->sums[k] : later(sums[k], w->sums[k]);
-}
-
 /* Prints what has gone wrong so far, how many bots are where, and how fast they have talked since
  * the last line. What does not fit into the line can be read in the summary. */
-static void print_line(FILE *line, const struct crowd *c, const int64_t sums[COUNTS], int64_t now)
+static void print_line(FILE *line, const struct crowd *c, int64_t now)
 {
 	double seconds = (double)(now - c->shown_at) / TICK;
-	int64_t recent[COUNTS];
 	int i;
 
-	for (i = 0; i < COUNTS; i++)
-		recent[i] = i < SUMS ? sums[i] - c->shown[i] : sums[i];
 	fprintf(line, "%4d s: ", (int)((now - c->start) / TICK));
-	if (sums[LAG] > MAX_LAG)
-		fprintf(line, "lag %lld ms, ", (long long)sums[LAG]);
+	if (c->recent[LAG] > MAX_LAG)
+		fprintf(line, "lag %lld ms, ", c->recent[LAG]);
 	for (i = LOST; i <= REPEATED; i++)
-		if (sums[i])
-			fprintf(line, "%s %lld, ", count_names[i], (long long)sums[i]);
+		if (c->sums[i])
+			fprintf(line, "%s %lld, ", count_names[i], c->sums[i]);
 	fprintf(line, "%lld of %lld in rooms, %.0f/s sent, %.0f/s received, %.1f ms (99%%: %.1f)",
-	        (long long)sums[IN_ROOM], (long long)sums[LOGGED_IN],
-	        (double)recent[SENT] / seconds, (double)recent[RECEIVED] / seconds,
-	        percentile(recent, 0.5), percentile(recent, 0.99));
+	        c->sums[IN_ROOM], c->sums[LOGGED_IN], (double)c->recent[SENT] / seconds,
+	        (double)c->recent[RECEIVED] / seconds, percentile(c->recent, 50),
+	        percentile(c->recent, 99));
 }
 
 /* -m: renews a line each second on a terminal; otherwise prints one every ten seconds. */
 static void show(struct crowd *c)
 {
 	int terminal = isatty(STDOUT_FILENO);
-	int64_t now = now_us(), sums[COUNTS];
+	int64_t now = now_us();
 	char text[80] = "";
 	FILE *line;
 
 	if (!c->monitor || now - c->shown_at < (terminal ? TICK : 10 * TICK) - TICK / 2)
 		return;
-	add_up(c, sums);
 	line = fmemopen(text, sizeof text - 1, "w"); /* it keeps what fits */
 	if (line) {
-		print_line(line, c, sums, now);
+		print_line(line, c, now);
 		fclose(line);
 	}
 	printf(terminal ? "\r\033[K%s" : "%s\n", text); /* clear the line first */
 	fflush(stdout);
-	memcpy(c->shown, sums, sizeof sums);
+	memset(c->recent, 0, sizeof c->recent);
 	c->shown_at = now;
 }
 
-static void print_counts(const int64_t sums[COUNTS], int from, int to)
+static void print_counts(const long long sums[COUNTS], int from, int to)
 {
 	for (; from <= to; from++)
-		printf("%s=%lld\n", count_names[from], (long long)sums[from]);
+		printf("%s=%lld\n", count_names[from], sums[from]);
 }
 
 /* Prints how it went, in lines that a shell can evaluate. Returns the exit status: 0 if every bot
  * got in and the summary was printed. */
 static int summarize(const struct crowd *c)
 {
-	int64_t sums[COUNTS];
+	const long long *sums = c->sums;
 
-	add_up(c, sums);
 	if (c->monitor && isatty(STDOUT_FILENO))
 		putchar('\n');
 	printf("bots=%d\n", c->bots);
 	print_counts(sums, ENTERED, ENTERED);
 	if (sums[ENTERED] == c->bots)
-		printf("all_in_ms=%lld\n", (long long)sums[ALL_IN]);
+		printf("all_in_ms=%lld\n", sums[ALL_IN]);
 	printf("seconds=%.1f\n", (double)(now_us() - c->start) / 1e6);
 	print_counts(sums, SENT, RECEIVED);
-	printf("p50_ms=%.2f\np99_ms=%.2f\nmax_ms=%.2f\n", percentile(sums, 0.5),
-	       percentile(sums, 0.99), (double)sums[LONGEST] / 1000);
+	printf("p50_ms=%.2f\np99_ms=%.2f\nmax_ms=%.2f\n", percentile(sums, 50),
+	       percentile(sums, 99), (double)sums[LONGEST] / 1000);
 	print_counts(sums, LOST, REPEATED);
-	printf("lag_ms=%lld\n", (long long)sums[WORST_LAG]);
+	printf("lag_ms=%lld\n", sums[LAG]);
 	if (fflush(stdout) || ferror(stdout)) {
 		perror("jumperbot");
 		return 1;
@@ -863,16 +803,18 @@ static int divide(struct crowd *c)
 }
 
 /* A worker has closed its pipe: it has ended. If it was killed, its last report may be a second
- * old. Its phrases cannot come back now. If it failed, the others end as well. */
-static void end_worker(struct crowd *c, struct worker *w)
+ * old. Corrects `counts`, which are those of that report, since no phrase can come back now. If
+ * the worker failed, the others end as well. */
+static void end_worker(struct crowd *c, struct worker *w, uint32_t counts[COUNTS])
 {
 	int status = 0;
 
 	waitpid(w->pid, &status, 0);
 	close(w->pipe);
-	w->pid = 0;
-	w->sums[UNHEARD] += w->sums[AWAITED];
-	w->sums[AWAITED] = w->sums[LOGGED_IN] = w->sums[IN_ROOM] = 0;
+	w->pipe = -1;
+	c->running--;
+	counts[UNHEARD] += awaited(counts);
+	counts[LOGGED_IN] = counts[IN_ROOM] = 0;
 	if (status)
 		c->failed = 1;
 	if (WIFEXITED(status) && status)
@@ -882,19 +824,29 @@ static void end_worker(struct crowd *c, struct worker *w)
 		        c->first + w->from, c->first + w->from + w->n - 1, WTERMSIG(status));
 }
 
-/* Reads the reports of a worker, of which only the last one counts, or its end. The counts have 32
- * bits and wrap around, but the difference from an earlier report fits into 32 bits. */
-static void receive(struct crowd *c, struct worker *w)
+/* Adds what a worker has counted between two reports, or keeps the largest value. The counts have
+ * 32 bits and wrap around, but their differences fit into 32 bits. */
+static void add_up(long long sums[COUNTS], const uint32_t from[COUNTS], const uint32_t to[COUNTS])
 {
-	uint32_t reports[64][COUNTS];
-	ssize_t n = read(w->pipe, reports, sizeof reports);
-	size_t last = n > 0 ? (size_t)n / sizeof *reports - 1 : 0;
 	int k;
 
-	if (n <= 0)
-		end_worker(c, w);
-	for (k = 0; k < COUNTS && n > 0; k++)
-		w->sums[k] += (int32_t)(reports[last][k] - (uint32_t)w->sums[k]);
+	for (k = 0; k < SUMS; k++)
+		sums[k] += (int32_t)(to[k] - from[k]);
+	for (; k < COUNTS; k++)
+		sums[k] = later(sums[k], to[k]);
+}
+
+/* Reads a report of a worker, or its end. */
+static void receive(struct crowd *c, struct worker *w)
+{
+	uint32_t counts[COUNTS];
+
+	memcpy(counts, w->counts, sizeof counts);
+	if (read(w->pipe, counts, sizeof counts) <= 0)
+		end_worker(c, w, counts);
+	add_up(c->sums, w->counts, counts);
+	add_up(c->recent, w->counts, counts);
+	memcpy(w->counts, counts, sizeof counts);
 }
 
 /* Passes a signal on to the workers. Another one within a second is the same: timeout(1), for one,
@@ -908,38 +860,29 @@ static void pass_on(struct crowd *c)
 		return;
 	c->passed_at = now_us();
 	for (i = 0; i < c->started; i++)
-		if (c->workers[i].pid)
+		if (c->workers[i].pipe >= 0)
 			kill(c->workers[i].pid, SIGUSR1);
 }
 
 /* Waits for reports, and reads them. They come each second, so a signal that arrives just before
- * select() waits is noticed soon enough. Returns how many workers are running. */
-static int watch(struct crowd *c)
+ * poll() waits is noticed soon enough. With a time limit of one second, the limit could be first,
+ * and the monitor would show a second in which nothing was said. */
+static void watch(struct crowd *c)
 {
-	struct timeval second = {1, 0};
-	fd_set pipes;
-	int i, largest = -1, running = 0;
+	struct pollfd pipes[FD_SETSIZE];
+	int i;
 
-	if (interrupted)
-		pass_on(c);
-	FD_ZERO(&pipes);
-	for (i = 0; i < c->started; i++) {
-		if (c->workers[i].pid == 0)
-			continue;
-		FD_SET(c->workers[i].pipe, &pipes);
-		largest = (int)later(largest, c->workers[i].pipe);
-		running++;
-	}
-	if (running > 0 && select(largest + 1, &pipes, NULL, NULL, &second) > 0)
-		for (i = 0; i < c->started; i++)
-			if (c->workers[i].pid && FD_ISSET(c->workers[i].pipe, &pipes))
-				receive(c, c->workers + i);
-	return running;
+	for (i = 0; i < c->started; i++) /* poll() ignores those of -1: these workers have ended */
+		pipes[i] = (struct pollfd){.fd = c->workers[i].pipe, .events = POLLIN};
+	if (poll(pipes, (nfds_t)c->started, 2000) <= 0)
+		return;
+	for (i = 0; i < c->started; i++)
+		if (pipes[i].revents)
+			receive(c, c->workers + i);
 }
 
-/* Starts the next worker. It keeps the end of its own pipe to write to, and no other end. Returns 0
- * in the parent, 1 in the worker, or -1. */
-static int start_worker(struct crowd *c)
+/* Starts the next worker. It keeps the end of its own pipe to write to, and no other end. */
+static void start_worker(struct crowd *c)
 {
 	int ends[2], i = c->started;
 	struct worker *w = c->workers + i;
@@ -948,54 +891,46 @@ static int start_worker(struct crowd *c)
 	w->from = (int)((int64_t)c->bots * i / c->worker_count);
 	w->n = (int)((int64_t)c->bots * (i + 1) / c->worker_count) - w->from;
 	w->got_in = i > 0;
-	if (pipe(ends))
-		return -1;
-	w->pipe = ends[0];
-	w->pid = fork();
-	if (w->pid != 0) {
-		close(ends[1]);
-		c->started += w->pid > 0;
-		return w->pid < 0 ? -1 : 0;
+	w->pid = pipe(ends) ? -1 : fork();
+	if (w->pid < 0) {
+		perror("jumperbot");
+		c->failed = interrupted = 1;
+		return;
 	}
-	for (; i >= 0; i--)
-		close(c->workers[i].pipe);
-	w->pipe = ends[1];
-	fcntl(w->pipe, F_SETFL, O_NONBLOCK);
-	fcntl(w->pipe, F_SETFD, FD_CLOEXEC); /* a tunnel must not keep it open */
-	return 1;
+	if (w->pid == 0) {
+		for (i = 0; i < c->started; i++)
+			close(c->workers[i].pipe);
+		close(ends[0]);
+		w->pipe = ends[1];
+		exit(run_worker(w));
+	}
+	close(ends[1]);
+	w->pipe = ends[0];
+	c->started++;
+	c->running++;
 }
 
-/* The first worker may start, and the others when a bot of it is logged in. */
-static int may_start(const struct crowd *c)
-{
-	if (c->failed || c->passed_at || c->started == c->worker_count)
-		return 0;
-	return c->started == 0 || c->workers[0].sums[LOGGED_IN] > 0;
-}
-
-/* Starts the workers, and waits for them. Returns the exit status, also in each worker. */
+/* Starts the first worker and, when a bot of it is logged in, the others. Waits for all of them.
+ * Returns the exit status. */
 static int run_crowd(struct crowd *c)
 {
-	int result;
-
-	do {
-		while (may_start(c)) {
-			result = start_worker(c);
-			if (result > 0)
-				return run_worker(c->workers + c->started);
-			if (result < 0) {
-				perror("jumperbot");
-				c->failed = interrupted = 1;
-			}
-		}
+	start_worker(c);
+	while (c->running > 0) {
+		while (c->started < c->worker_count && c->sums[LOGGED_IN] > 0 && !c->failed
+		       && !c->passed_at)
+			start_worker(c);
+		if (interrupted)
+			pass_on(c);
+		watch(c);
 		show(c);
-	} while (watch(c) > 0);
+	}
 	return summarize(c);
 }
 
 /* -------------------------------------------------------------------- Main */
 
-static int usage(FILE *out)
+/* Prints the options, and ends the program. */
+static void usage(FILE *out)
 {
 	fputs("usage: jumperbot [-lmvR] [-n bots] [-f first] [-r rooms] [-t host] [-c service]\n"
 	      "                 [-e server] [-p port] [-a logins] [-i factor] [-d seconds]\n"
@@ -1018,52 +953,49 @@ static int usage(FILE *out)
 	      "  -v  print what is sent and received\n"
 	      "  -R  register the accounts that do not exist\n"
 	      "The password is $XMPP_PASSWORD, or jumperbot if that is not set.\n", out);
-	return out == stdout ? 0 : 2;
+	exit(out == stdout ? 0 : 2);
 }
 
-/* Reads a number from min to max. Returns 0 or -1. */
-static int read_number(const char *text, long min, long max, int *to)
+/* Returns the number after an option, which must be from min to max. */
+static int number(long min, long max)
 {
 	char *end;
-	long n = strtol(text, &end, 10);
+	long n = strtol(optarg, &end, 10);
 
-	if (end == text || *end || n < min || n > max)
-		return -1;
-	*to = (int)n;
-	return 0;
+	if (end == optarg || *end || n < min || n > max)
+		usage(stderr);
+	return (int)n;
 }
 
-/* Reads the options. Returns -1, or the exit status if the program must end. */
-static int read_options(int argc, char **argv, struct crowd *c)
+static void read_options(int argc, char **argv, struct crowd *c)
 {
-	int option, failed = 0;
+	int option;
 
-	while (!failed && (option = getopt(argc, argv, "hn:f:r:t:c:e:p:a:i:d:s:x:lmvR")) != -1) {
+	while ((option = getopt(argc, argv, "hn:f:r:t:c:e:p:a:i:d:s:x:lmvR")) != -1) {
 		switch (option) {
-		case 'h': return usage(stdout);
-		case 'n': failed = read_number(optarg, 1, 1000000, &c->bots); break;
-		case 'f': failed = read_number(optarg, 0, 1000000000, &c->first); break;
-		case 'r': failed = read_number(optarg, 1, 1000000, &c->rooms); break;
+		case 'n': c->bots = number(1, 1000000); break;
+		case 'f': c->first = number(0, 1000000000); break;
+		case 'r': c->rooms = number(1, 1000000); break;
 		case 't': c->options.host = optarg; break;
 		case 'c': c->service = optarg; break;
 		case 'e': c->options.server = optarg; break;
-		case 'p': failed = read_number(optarg, 1, 65535, &c->options.port); break;
-		case 'a': failed = read_number(optarg, 1, 1000000, &c->rate); break;
-		case 'i': failed = read_number(optarg, 0, 5000, &c->factor); break;
-		case 'd': failed = read_number(optarg, 1, 100000000, &c->seconds); break;
-		case 's': failed = read_number(optarg, 0, INT_MAX, &c->seed); break;
+		case 'p': c->options.port = number(1, 65535); break;
+		case 'a': c->rate = number(1, 1000000); break;
+		case 'i': c->factor = number(0, 5000); break;
+		case 'd': c->seconds = number(1, 100000000); break;
+		case 's': c->seed = number(0, INT_MAX); break;
 		case 'x': c->options.tunnel = optarg; break;
 		case 'l': c->listen = 1; break;
 		case 'm': c->monitor = 1; break;
 		case 'v': c->options.trace = stderr; break;
 		case 'R': c->options.create = 1; break;
-		default: failed = -1;
+		case 'h': usage(stdout); break;
+		default: usage(stderr);
 		}
 	}
-	if (failed || optind < argc || strlen(c->options.host) > MAX_HOST
+	if (optind < argc || strlen(c->options.host) > MAX_HOST
 	    || (c->service && strlen(c->service) > MAX_HOST))
-		return usage(stderr);
-	return -1;
+		usage(stderr);
 }
 
 int main(int argc, char **argv)
@@ -1084,9 +1016,7 @@ int main(int argc, char **argv)
 	c.seed = (int)(c.run % INT_MAX);
 	if (getenv("XMPP_PASSWORD"))
 		c.options.password = getenv("XMPP_PASSWORD");
-	status = read_options(argc, argv, &c);
-	if (status >= 0)
-		return status;
+	read_options(argc, argv, &c);
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGUSR1, &action, NULL);
