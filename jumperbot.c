@@ -681,6 +681,9 @@ static long turn_until_end(struct worker *w)
  * the exit status of the worker. */
 static int run_worker(struct worker *w)
 {
+	struct bot *bots = calloc((size_t)w->n, sizeof *bots);
+	struct xmpp **conns = calloc((size_t)w->n, sizeof *conns);
+	struct pollfd room = {.fd = w->pipe, .events = POLLOUT};
 	int i, failed;
 
 	signal(SIGINT, SIG_IGN);  /* Ctrl-C goes to all processes, and the parent passes it on */
@@ -688,21 +691,22 @@ static int run_worker(struct worker *w)
 	signal(SIGPIPE, SIG_IGN); /* see report() */
 	fcntl(w->pipe, F_SETFL, O_NONBLOCK);
 	fcntl(w->pipe, F_SETFD, FD_CLOEXEC); /* a tunnel must not keep it open */
-	w->bots = calloc((size_t)w->n, sizeof *w->bots);
-	w->conns = calloc((size_t)w->n, sizeof *w->conns);
-	failed = !w->bots || !w->conns || turn_until_end(w) < 0;
+	w->bots = bots;
+	w->conns = conns;
+	failed = !bots || !conns || turn_until_end(w) < 0;
 	if (failed)
 		perror("jumperbot");
 	if (!w->got_in && w->counts[REFUSED] > 0)
 		fprintf(stderr, "jumperbot: %s; %d of %d tried%s\n", w->reason,
 		        (int)w->counts[REFUSED], w->made,
 		        strncmp(w->reason, "login refused", 13) ? "" : ": check the password");
-	for (i = 0; i < w->made; i++)
-		xmpp_free(w->conns[i]);
-	fcntl(w->pipe, F_SETFL, 0); /* the last report waits until there is room in the pipe */
+	for (i = 0; conns && i < w->made; i++)
+		xmpp_free(conns[i]);
+	while (poll(&room, 1, -1) < 0)
+		; /* the last report needs room in the pipe */
 	report(w);
-	free(w->conns);
-	free(w->bots);
+	free(conns);
+	free(bots);
 	return failed;
 }
 
@@ -881,8 +885,9 @@ static void watch(struct crowd *c)
 			receive(c, c->workers + i);
 }
 
-/* Starts the next worker. It keeps the end of its own pipe to write to, and no other end. */
-static void start_worker(struct crowd *c)
+/* Starts the next worker. It keeps the end of its own pipe to write to, and no other end. Returns 1
+ * in the worker, and 0 in the parent. */
+static int start_worker(struct crowd *c)
 {
 	int ends[2], i = c->started;
 	struct worker *w = c->workers + i;
@@ -895,42 +900,37 @@ static void start_worker(struct crowd *c)
 	if (w->pid < 0) {
 		perror("jumperbot");
 		c->failed = interrupted = 1;
-		return;
+		return 0;
 	}
-	if (w->pid == 0) {
-		for (i = 0; i < c->started; i++)
-			close(c->workers[i].pipe);
-		close(ends[0]);
-		w->pipe = ends[1];
-		exit(run_worker(w));
-	}
-	close(ends[1]);
-	w->pipe = ends[0];
+	w->pipe = ends[w->pid == 0];
+	close(ends[w->pid > 0]);
+	for (i = 0; i < c->started && w->pid == 0; i++)
+		close(c->workers[i].pipe);
 	c->started++;
 	c->running++;
+	return w->pid == 0;
 }
 
 /* Starts the first worker and, when a bot of it is logged in, the others. Waits for all of them.
- * Returns the exit status. */
+ * Returns the exit status, also in each worker. */
 static int run_crowd(struct crowd *c)
 {
-	start_worker(c);
-	while (c->running > 0) {
-		while (c->started < c->worker_count && c->sums[LOGGED_IN] > 0 && !c->failed
-		       && !c->passed_at)
-			start_worker(c);
+	do {
+		while (!c->failed && !c->passed_at && c->started < c->worker_count
+		       && (c->started == 0 || c->sums[LOGGED_IN] > 0))
+			if (start_worker(c))
+				return run_worker(c->workers + c->started - 1);
 		if (interrupted)
 			pass_on(c);
 		watch(c);
 		show(c);
-	}
+	} while (c->running > 0);
 	return summarize(c);
 }
 
 /* -------------------------------------------------------------------- Main */
 
-/* Prints the options, and ends the program. */
-static void usage(FILE *out)
+static int usage(FILE *out)
 {
 	fputs("usage: jumperbot [-lmvR] [-n bots] [-f first] [-r rooms] [-t host] [-c service]\n"
 	      "                 [-e server] [-p port] [-a logins] [-i factor] [-d seconds]\n"
@@ -953,49 +953,52 @@ static void usage(FILE *out)
 	      "  -v  print what is sent and received\n"
 	      "  -R  register the accounts that do not exist\n"
 	      "The password is $XMPP_PASSWORD, or jumperbot if that is not set.\n", out);
-	exit(out == stdout ? 0 : 2);
+	return out == stdout ? 0 : 2;
 }
 
-/* Returns the number after an option, which must be from min to max. */
-static int number(long min, long max)
+/* Reads a number from min to max. Returns 0 or -1. */
+static int read_number(const char *text, long min, long max, int *to)
 {
 	char *end;
-	long n = strtol(optarg, &end, 10);
+	long n = strtol(text, &end, 10);
 
-	if (end == optarg || *end || n < min || n > max)
-		usage(stderr);
-	return (int)n;
+	if (end == text || *end || n < min || n > max)
+		return -1;
+	*to = (int)n;
+	return 0;
 }
 
-static void read_options(int argc, char **argv, struct crowd *c)
+/* Reads the options. Returns -1, or the exit status if the program must end. */
+static int read_options(int argc, char **argv, struct crowd *c)
 {
-	int option;
+	int option, failed = 0;
 
-	while ((option = getopt(argc, argv, "hn:f:r:t:c:e:p:a:i:d:s:x:lmvR")) != -1) {
+	while (!failed && (option = getopt(argc, argv, "hn:f:r:t:c:e:p:a:i:d:s:x:lmvR")) != -1) {
 		switch (option) {
-		case 'n': c->bots = number(1, 1000000); break;
-		case 'f': c->first = number(0, 1000000000); break;
-		case 'r': c->rooms = number(1, 1000000); break;
+		case 'h': return usage(stdout);
+		case 'n': failed = read_number(optarg, 1, 1000000, &c->bots); break;
+		case 'f': failed = read_number(optarg, 0, 1000000000, &c->first); break;
+		case 'r': failed = read_number(optarg, 1, 1000000, &c->rooms); break;
 		case 't': c->options.host = optarg; break;
 		case 'c': c->service = optarg; break;
 		case 'e': c->options.server = optarg; break;
-		case 'p': c->options.port = number(1, 65535); break;
-		case 'a': c->rate = number(1, 1000000); break;
-		case 'i': c->factor = number(0, 5000); break;
-		case 'd': c->seconds = number(1, 100000000); break;
-		case 's': c->seed = number(0, INT_MAX); break;
+		case 'p': failed = read_number(optarg, 1, 65535, &c->options.port); break;
+		case 'a': failed = read_number(optarg, 1, 1000000, &c->rate); break;
+		case 'i': failed = read_number(optarg, 0, 5000, &c->factor); break;
+		case 'd': failed = read_number(optarg, 1, 100000000, &c->seconds); break;
+		case 's': failed = read_number(optarg, 0, INT_MAX, &c->seed); break;
 		case 'x': c->options.tunnel = optarg; break;
 		case 'l': c->listen = 1; break;
 		case 'm': c->monitor = 1; break;
 		case 'v': c->options.trace = stderr; break;
 		case 'R': c->options.create = 1; break;
-		case 'h': usage(stdout); break;
-		default: usage(stderr);
+		default: failed = -1;
 		}
 	}
-	if (optind < argc || strlen(c->options.host) > MAX_HOST
+	if (failed || optind < argc || strlen(c->options.host) > MAX_HOST
 	    || (c->service && strlen(c->service) > MAX_HOST))
-		usage(stderr);
+		return usage(stderr);
+	return -1;
 }
 
 int main(int argc, char **argv)
@@ -1016,7 +1019,9 @@ int main(int argc, char **argv)
 	c.seed = (int)(c.run % INT_MAX);
 	if (getenv("XMPP_PASSWORD"))
 		c.options.password = getenv("XMPP_PASSWORD");
-	read_options(argc, argv, &c);
+	status = read_options(argc, argv, &c);
+	if (status >= 0)
+		return status;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGUSR1, &action, NULL);

@@ -85,6 +85,7 @@ static struct xmpp *connect_client(int fd, int create)
 	x->on_presence = grant_subscription;
 	x->on_ready = begin;
 	conn_of(x)->fd = fd;
+	conn_of(x)->safe = 1; /* so that PLAIN and new accounts are tried, too */
 	conn_of(x)->due = ms_from_now(LOGIN_TIMEOUT);
 	open_stream(conn_of(x), WAIT_HEADER);
 	return x;
