@@ -320,8 +320,8 @@ process_dies() {
 
 # Each phrase was heard, came back as an error, or is known to be lost.
 nothing_is_missing() {
-	awk -F = '{ n[$1] = $2 } END { exit n["sent"] != n["heard"] + n["bounced"] + n["unheard"] }' "$tmp/crowd.out" ||
-		{ cat "$tmp/crowd.out"; return 1; }
+	eval "$(grep '^\(sent\|heard\|bounced\|unheard\)=[0-9]*$' "$tmp/crowd.out")"
+	[ "$sent" -eq $((heard + bounced + unheard)) ] || { cat "$tmp/crowd.out"; return 1; }
 }
 
 # The parent is killed. Its workers must exit.
