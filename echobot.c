@@ -35,8 +35,15 @@ static int wants_echo(struct xmpp *x, const struct xml_elem *message, const stru
  * nobody can fake a line of our output, or send commands to the terminal. */
 static void print_text(const char *s)
 {
-	for (; *s; s += xmpp_control(s) ? xmpp_control(s) : 1)
-		putchar(xmpp_control(s) ? ' ' : *s);
+	size_t n;
+
+	for (; *s; s += n + xmpp_control(s + n)) {
+		for (n = 0; s[n] && !xmpp_control(s + n); n++)
+			;
+		fwrite(s, 1, n, stdout);
+		if (s[n])
+			putchar(' ');
+	}
 }
 
 static void print_line(struct xmpp *x, const char *a, const char *b, const char *c)

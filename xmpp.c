@@ -213,7 +213,9 @@ size_t xmpp_control(const char *s)
 {
 	const unsigned char *u = (const unsigned char *)s;
 
-	if ((u[0] > 0 && u[0] < ' ') || u[0] == 0x7F)
+	if (u[0] < 0x7F)
+		return u[0] > 0 && u[0] < ' ';
+	if (u[0] == 0x7F)
 		return 1;
 	if ((u[0] == 0xC2 && u[1] >= 0x80 && u[1] < 0xA0) || (u[0] == 0xD8 && u[1] == 0x9C))
 		return 2;
