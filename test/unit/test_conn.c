@@ -386,6 +386,13 @@ static void test_pauses(void)
 		longest = ms > longest ? ms : longest;
 	}
 	check("pauses after a loss", good && longest > 30000);
+	for (i = 0; i < 3000; i++) {
+		c->losses = 0;
+		c->state = WAIT_HEADER;
+		lose(c, "lost");
+		good &= xmpp_retry_in(x) <= 1000;
+	}
+	check("the first pause is never longer than a second", good);
 	for (i = 0; i < 300; i++) {
 		c->state = WAIT_HEADER;
 		give_up(c, "refused");
