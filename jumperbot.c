@@ -2,12 +2,12 @@
  *
  *     ./jumperbot -n 200 -r 20 -m
  *
- * The problem. Thousands of bots act on their own: nobody calls them, but now and then each of
- * them does something. And select() cannot watch more than about a thousand descriptors.
+ * The problem. Thousands of bots must each do something now and then, although no event prompts
+ * them. And select() cannot watch more than about a thousand descriptors.
  *
- * So a bot is a place and a timer: on_wake does the next thing, which depends on the place. Up to
- * a thousand bots share a process, a worker. The parent runs no bots. It starts the workers, and
- * adds up what they count, which each worker reports once a second through a pipe:
+ * The solution. A bot has a place and a timer. At that time, on_wake does what the place requires.
+ * Up to a thousand bots share a process, called a worker. The parent runs no bots. It starts the
+ * workers and adds up their counts, which each worker reports once a second through a pipe:
  *
  *     parent <---pipe--- worker: bots 0 to 999    <---> the server
  *            <---pipe--- worker: bots 1000 to 1999 <--> the server
@@ -15,9 +15,9 @@
  * The parts:
  *
  *     the counts   what is measured
- *     the bot      a handler for each thing that may happen to it
+ *     the bot      a handler for each kind of event
  *     the worker   up to a thousand bots, one loop
- *     the monitor  what the user sees
+ *     the monitor  the output for the user
  *     the parent   its workers, and their reports
  *     main         options */
 #define _POSIX_C_SOURCE 200809L
@@ -41,10 +41,10 @@ enum {
 	MAX_PAUSE = 60000,    /* ms; the longest pause, if rooms refuse us or the server is busy */
 	TICK = 1000000,       /* us from one report to the next */
 	MAX_LAG = 50,         /* ms; if the loop is later than this, the figures are too high */
-	LOCKED = 3000,        /* ms of pauses while a room may be locked; later it is missing */
+	LOCKED = 3000,        /* ms; from this pause on, item-not-found counts as a refusal */
 	SPARE = 24,           /* descriptors of a process that are not for bots or workers */
 	FIRST = 5,            /* bots that log in first; the others wait until one of them is in */
-	MAX_PHRASES = 9,      /* that a bot says in a room */
+	MAX_PHRASES = 9,      /* that a bot says in a room before it leaves */
 	MAX_HOST = 255        /* bytes; the limit of the DNS (RFC 1035 section 2.3.4) */
 };
 
@@ -60,7 +60,7 @@ static volatile sig_atomic_t interrupted;
 
 /* -------------------------------------------------------------- The counts */
 
-/* What a worker counts:
+/* The counts of a worker:
  *
  *     entered     bots that have been in a room
  *     sent        phrases that were sent; each is awaited until it is heard, bounced or unheard
@@ -69,16 +69,16 @@ static volatile sig_atomic_t interrupted;
  *     lost        connections that broke or could not be opened; these bots try again
  *     refused     bots that gave up, for example because of a wrong password
  *     no_entry    times that a room refused a bot, or that a new room could not be unlocked
- *     thrown_out  bots that were kicked, or whose room was destroyed or forgot them
+ *     thrown_out  times that a bot was kicked, or that its room was destroyed or forgot it
  *     throttled   times that a bot was told to slow down
  *     bounced     phrases that came back as an error
- *     unanswered  joins and leaves that the room never confirmed
+ *     unanswered  joins and leaves that the room did not confirm in time
  *     unheard     phrases that never came back
  *     repeated    phrases that came back twice
  *
- * Not in the summary: how many bots are logged in and in a room, and how many round trips took how
- * long. Counts before SUMS are added over the workers; of the others the largest is taken. A report
- * holds all counts, in 456 bytes. Up to 512 bytes go through a pipe in one piece (PIPE_BUF). */
+ * The summary does not show LOGGED_IN, IN_ROOM and the classes of round trips. Counts before SUMS
+ * are added up over the workers; of the others, the largest value is kept. A report holds all
+ * counts, in 456 bytes. A pipe takes up to 512 bytes in one piece (PIPE_BUF). */
 enum { CLASSES = 96 };
 
 enum count {
@@ -117,8 +117,8 @@ static void raise_to(uint32_t *max, int64_t value)
 		*max = value < INT32_MAX ? (uint32_t)value : INT32_MAX;
 }
 
-/* Class i of the round trips took less than this many us, and not less than the end of class i - 1.
- * There are four classes for each doubling. The last one, from 15 s on, has no end. */
+/* Returns the end of class i in us. A round trip in class i took less than that, but not less than
+ * the end of class i - 1. Each doubling has four classes. The last, from 14.7 s, has no end. */
 static int64_t class_end(int i)
 {
 	return i < CLASSES - 1 ? (5 + i % 4) * (INT64_C(1) << i / 4) / 4 : INT64_MAX;
@@ -141,7 +141,7 @@ static uint32_t awaited(const uint32_t counts[COUNTS])
 }
 
 /* Returns the time in ms that so many percent of the round trips did not exceed, or nearly 0 if
- * there are none. Each phrase that was heard is in one class. */
+ * there are none. There is one round trip, in one class, for each phrase that was heard. */
 static double percentile(const long long sums[COUNTS], int percent)
 {
 	long long n = sums[TIMES];
@@ -159,7 +159,7 @@ enum place { OFFLINE, OUTSIDE, ENTERING, INSIDE, LEAVING }; /* from INSIDE on, i
 struct phrase {
 	const char *text;
 	char id[48];
-	int64_t sent_at;        /* us; 0 if it is not awaited any more */
+	int64_t sent_at;        /* us; 0 if it is no longer awaited */
 };
 
 struct bot {
@@ -167,19 +167,19 @@ struct bot {
 	struct worker *worker;
 	int number;
 	char user[24];
-	uint32_t random;        /* the state of its dice: its choices do not depend on other bots */
+	uint32_t random;        /* for roll(); each bot's choices are independent of the others' */
 	enum place place;
 	int room_number;        /* where it is, or was last */
 	char room[MAX_HOST + 40];
 	char *nick;             /* in this room, if the room has chosen it; otherwise NULL */
 	int to_say, n_said;     /* phrases in this room */
 	struct phrase said[MAX_PHRASES];
-	long slow;              /* ms to add to each pause, if rooms refuse us or are busy */
+	long slow;              /* ms to add to each pause, because rooms refuse us or are busy */
 	int64_t due;            /* us; when on_wake is due */
 	char entered, refused;  /* it has been in a room; it has given up */
 };
 
-/* What the user wants, and what the parent knows. */
+/* The user's options, and the state of the parent. */
 struct crowd {
 	struct xmpp_options options;
 	const char *service;    /* of the rooms; or NULL for conference.HOST */
@@ -189,30 +189,30 @@ struct crowd {
 	struct worker *workers;
 	int worker_count;
 	int started, running;   /* how many workers */
-	int failed;             /* a worker has ended badly */
+	int failed;             /* a worker has failed, or could not be started */
 	int64_t passed_at;      /* us; when a signal was last passed on; 0 for never */
 	int64_t shown_at;       /* us; when the monitor last showed a line */
-	long long sums[COUNTS]; /* what the workers have reported */
+	long long sums[COUNTS]; /* the counts of all workers together */
 	long long recent[COUNTS]; /* the same, since shown_at */
 };
 
-/* The parent has one for each worker. A worker uses its own, and never sees the others. */
+/* The parent has one of these for each worker. A worker uses only its own. */
 struct worker {
 	const struct crowd *crowd;
 	int from, n;            /* its first bot, and how many it has */
-	int pipe;               /* of its reports; the worker writes, and the parent reads; */
+	int pipe;               /* for reports, which the worker writes and the parent reads; */
 	                        /* -1 in the parent if the worker has ended */
 	uint32_t counts[COUNTS]; /* in the parent, those of its last report; they wrap around */
 	pid_t pid;              /* in the parent */
 
-	/* in the worker */
+	/* only in the worker */
 	struct bot *bots;
 	struct xmpp **conns;
-	int made;               /* how many bots there are already */
-	int got_in;             /* one of them has logged in */
+	int made;               /* how many bots exist already */
+	int got_in;             /* a bot has logged in, here or in the first worker */
 	int ending;             /* the bots only wait for their last phrases */
-	char reason[200];       /* why a bot was refused last */
-	int64_t slot;           /* us; the time of the last login that is planned */
+	char reason[200];       /* why the last refused bot was refused */
+	int64_t slot;           /* us; the latest time for which a login is planned */
 };
 
 /* Returns a number from 0 to n - 1 (Marsaglia's xorshift). */
@@ -230,7 +230,7 @@ static void wake_after(struct bot *b, long ms)
 	xmpp_wake_after(b->x, ms);
 }
 
-/* Waits this long, and as long as people wait between two phrases. */
+/* Sets the timer to this time plus a pause like that of people between two phrases. */
 static void speak_after(struct bot *b, long ms)
 {
 	long more = 5000 + roll(b, 9001), factor = b->worker->crowd->factor;
@@ -238,14 +238,14 @@ static void speak_after(struct bot *b, long ms)
 	wake_after(b, ms + b->slow + (factor ? more / factor : 0));
 }
 
-/* Records what has become of a phrase: heard, bounced or unheard. */
+/* Records that a phrase was heard, bounced or unheard, as `count` says. */
 static void settle(struct bot *b, struct phrase *p, enum count count)
 {
 	p->sent_at = 0;
 	b->worker->counts[count]++;
 }
 
-/* The bot is not in a room any more. Its phrases cannot come back now. */
+/* Records that the bot is no longer in a room, so its phrases cannot come back. */
 static void step_out(struct bot *b, enum place place)
 {
 	int i;
@@ -283,7 +283,7 @@ static void jump(struct bot *b)
 	wake_after(b, JOIN_TIMEOUT);
 }
 
-/* Adds to all pauses of the bot, until its phrases come back or a stay ends well. */
+/* Makes the bot's pauses longer, until its phrases come back or it leaves a room as planned. */
 static void slow_down(struct bot *b)
 {
 	b->slow = 2 * b->slow + 1000 < MAX_PAUSE ? 2 * b->slow + 1000 : MAX_PAUSE;
@@ -310,8 +310,8 @@ static void leave(struct bot *b)
 
 /* C: <message to='bot_room_3@conference.localhost' type='groupchat' id='jump.5d1....7.12'>
  *      <body>Tea or coffee?</body></message>
- * XEP-0045 section 7.4: the room sends it to everybody, also to us. With -i 0 we speak again when
- * it has come back. */
+ * XEP-0045 section 7.4: the room sends it to all occupants, including us. With -i 0 we speak again
+ * when it has come back. */
 static void speak(struct bot *b)
 {
 	const struct crowd *c = b->worker->crowd;
@@ -335,27 +335,27 @@ static void speak(struct bot *b)
 	speak_after(b, c->factor ? 0 : JOIN_TIMEOUT);
 }
 
-/* The timer: does the next thing, or gives up waiting for an answer. */
+/* Does the next thing when the timer runs out, or gives up waiting for an answer. */
 static void on_wake(struct xmpp *x)
 {
 	struct bot *b = x->data;
 
 	raise_to(&b->worker->counts[LAG], (now_us() - b->due) / 1000);
 	if (b->worker->ending || interrupted)
-		return; /* it stays where it is, to hear its last phrases */
+		return; /* the bot stays in its room, to hear its last phrases */
 	if (b->place == INSIDE) {
 		speak(b);
 		return;
 	}
 	if (b->place != OUTSIDE) {
 		b->worker->counts[UNANSWERED]++;
-		xmpp_leave(b->x, b->room, nick_of(b)); /* in case it is in the room nevertheless */
+		xmpp_leave(b->x, b->room, nick_of(b)); /* in case the bot is in the room */
 	}
 	jump(b);
 }
 
-/* Counts a refusal of a room. The first one is printed, with the reason in the server's words. Its
- * control characters do not go to the terminal. */
+/* Counts a refusal by a room. Prints the first one, with the reason in the server's words, where
+ * spaces replace control characters. */
 static void refuse(struct bot *b, const struct xml_elem *stanza)
 {
 	const struct xml_elem *text = xml_child(xml_child(stanza, "error", NULL), "text", NULL);
@@ -370,7 +370,7 @@ static void refuse(struct bot *b, const struct xml_elem *stanza)
 	fputs(" (more of these are only counted)\n", stderr);
 }
 
-/* If a room that we opened stays locked, nobody else can enter it. */
+/* Counts a failure to unlock a new room as a refusal, since nobody else can enter it. */
 static void note_unlocked(struct xmpp *x, const struct xml_elem *answer, void *data)
 {
 	(void)data;
@@ -386,8 +386,8 @@ static int is_me(const struct bot *b, const struct xml_elem *e)
 	return slash && xmpp_same_account(from, b->room) && !strcmp(slash + 1, nick_of(b));
 }
 
-/* True if a stanza of type error comes from our room, and not from another occupant, or from the
- * service of all rooms. */
+/* True if a stanza is an error from our room, from our own occupant in it, or from the service of
+ * all rooms. */
 static int is_refusal(const struct bot *b, const struct xml_elem *e)
 {
 	const char *from = xml_get(e, "from"), *service = strchr(b->room, '@') + 1;
@@ -398,7 +398,7 @@ static int is_refusal(const struct bot *b, const struct xml_elem *e)
 
 /* S: <presence from='bot_room_3@conference.localhost/jumperbot_7'>
  *      <x xmlns='http://jabber.org/protocol/muc#user'>...<status code='110'/></x></presence>
- * We are in. With status 201 we have opened the room, and must unlock it. */
+ * Handles the end of a join. With status 201 the room is new, and we must unlock it. */
 static void entered(struct bot *b, const struct xml_elem *presence)
 {
 	uint32_t *counts = b->worker->counts;
@@ -417,9 +417,9 @@ static void entered(struct bot *b, const struct xml_elem *presence)
 }
 
 /* S: <error type='wait'><resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>
- * An error of type wait, or policy-violation, asks us to slow down (RFC 6120 section 8.3). A full
- * room says wait as well, but with service-unavailable (XEP-0045 section 7.2.9). Returns 1 if the
- * bot slows down. */
+ * An error of type wait, or policy-violation, asks us to slow down (RFC 6120 section 8.3). The
+ * error of a full room is of type wait, too, but is service-unavailable (XEP-0045 section 7.2.9).
+ * Returns 1 if the bot slows down. */
 static int throttled(struct bot *b, const struct xml_elem *stanza)
 {
 	const char *condition = xmpp_error_condition(stanza);
@@ -434,8 +434,8 @@ static int throttled(struct bot *b, const struct xml_elem *stanza)
 }
 
 /* S: <presence from='...' type='error'><error type='cancel'><conflict .../></error></presence>
- * The nick is taken, or we are not welcome (XEP-0045 section 7.2). Or item-not-found: perhaps
- * whoever opened the room has not unlocked it yet. So the first two in a row do not count. */
+ * The nick is taken, or we may not enter (XEP-0045 section 7.2). An item-not-found may mean that
+ * the bot that opened the room has not unlocked it yet, so the first two in a row do not count. */
 static void not_entered(struct bot *b, const struct xml_elem *presence)
 {
 	int locked = !strcmp(xmpp_error_condition(presence), "item-not-found")
@@ -446,9 +446,9 @@ static void not_entered(struct bot *b, const struct xml_elem *presence)
 	jump_later(b);
 }
 
-/* A presence of type unavailable with status 303 is not the end: our next presence has our new
- * nick (XEP-0045 section 7.6). One that comes before we are in may be the late end of an earlier
- * stay in this room, unless it says that we were kicked (307). */
+/* Handles our own presence. If it is of type unavailable, we have left the room, with two
+ * exceptions. With status 303, our next presence has our new nick (XEP-0045 section 7.6). While we
+ * are entering, the presence may end an earlier stay, unless its status is 307 (kicked). */
 static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 {
 	struct bot *b = x->data;
@@ -464,7 +464,7 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 	    || (!xmpp_has_status(presence, 110) && !is_me(b, presence))
 	    || (gone && xmpp_has_status(presence, 303)))
 		return;
-	if (!gone && !is_me(b, presence)) { /* our nick is new, after 303 or with status 210 */
+	if (!gone && !is_me(b, presence)) { /* we have a new nick, after status 303 or with 210 */
 		free(b->nick);
 		b->nick = strdup(strchr(from, '/') + 1); /* if NULL, we are not heard, no worse */
 	}
@@ -480,8 +480,8 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 
 /* S: <message from='bot_room_3@conference.localhost' type='error' id='jump.5d1....7.12'>
  *      <error type='modify'><not-acceptable xmlns='...'/></error></message>
- * Nobody heard the phrase. With this condition, or with item-not-found, the reason is that we are
- * not in the room any more, but nobody has told us (XEP-0045 section 7.4). */
+ * The room has rejected the phrase. This condition, or item-not-found, means that we are no longer
+ * in the room, although it has not told us (XEP-0045 section 7.4). */
 static void bounced(struct bot *b, struct phrase *p, const struct xml_elem *message)
 {
 	const char *condition = xmpp_error_condition(message);
@@ -495,7 +495,7 @@ static void bounced(struct bot *b, struct phrase *p, const struct xml_elem *mess
 		speak_after(b, 2000);
 }
 
-/* A phrase has come back from the room. */
+/* Handles a phrase that has come back from the room. */
 static void heard(struct bot *b, struct phrase *p)
 {
 	count_time(b->worker->counts, now_us() - p->sent_at);
@@ -505,9 +505,9 @@ static void heard(struct bot *b, struct phrase *p)
 		speak_after(b, 0);
 }
 
-/* Finds the phrase that a message is about, by its id. Some rooms drop ids or replace them. Then it
- * is the first phrase that is awaited and has this text, for rooms keep the order. An error may
- * come without the text. An id of another run with the same accounts is not ours. */
+/* Finds the phrase that a message is about, by its id. Some rooms drop or replace ids. Then the
+ * first awaited phrase with this text is taken, since rooms keep the order. An error without text
+ * matches any text. An id from another run with the same accounts matches no phrase. */
 static struct phrase *find_phrase(struct bot *b, const struct xml_elem *message)
 {
 	const char *id = xml_get(message, "id");
@@ -527,7 +527,7 @@ static struct phrase *find_phrase(struct bot *b, const struct xml_elem *message)
 
 /* S: <message from='bot_room_3@conference.localhost/jumperbot_7' type='groupchat'
  *      id='jump.5d1....7.12'>...
- * History is marked as delayed (XEP-0203, and XEP-0091 in old servers), and is no traffic. */
+ * The room's history is not counted. It is marked as delayed (XEP-0203; in old servers 0091). */
 static void on_message(struct xmpp *x, const struct xml_elem *message)
 {
 	struct bot *b = x->data;
@@ -551,7 +551,7 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 		bounced(b, p, message);
 }
 
-/* Once a bot has got in, bots that are refused are named. Here these are the earlier ones. */
+/* Enters a room. The first bot that is logged in also prints which bots were refused before it. */
 static void on_ready(struct xmpp *x)
 {
 	struct bot *b = x->data;
@@ -566,8 +566,8 @@ static void on_ready(struct xmpp *x)
 	jump(b);
 }
 
-/* Returns the time in ms until the next login is allowed, so that there are no more than -a in a
- * second, and takes it. */
+/* Reserves the next time for a login, so that there are at most -a logins in a second. Returns how
+ * many ms remain until then. */
 static long next_slot(struct worker *w)
 {
 	int64_t now = now_us(), interval = (int64_t)TICK * w->crowd->worker_count / w->crowd->rate;
@@ -576,7 +576,7 @@ static long next_slot(struct worker *w)
 	return (long)((w->slot - now) / 1000);
 }
 
-/* A connection has ended: a lost one comes back, and a bot that was refused does not. */
+/* Handles the end of a connection. A bot that was refused does not reconnect. */
 static void on_close(struct xmpp *x, const char *reason)
 {
 	struct bot *b = x->data;
@@ -607,8 +607,8 @@ static void on_signal(int number)
 	interrupted = 1;
 }
 
-/* Makes bots. The first ones show whether the password is right, before the server takes us for an
- * attacker. The others follow when one of them is in. Returns 0 or -1. */
+/* Makes bots. Only a few try the password at first, since after many wrong ones the server may take
+ * us for an attacker. The others follow when one of them is in. Returns 0 or -1. */
 static int make_bots(struct worker *w)
 {
 	struct xmpp_options o = w->crowd->options;
@@ -646,9 +646,9 @@ static void report(struct worker *w)
 		interrupted = 1;
 }
 
-/* Turns the loop until all bots have ended. At the first signal or the end of -d, the bots fall
- * silent, and log out when their last phrases have come back. That may take a while, since the bots
- * of other workers keep the server busy. At the next signal they log out at once. */
+/* Turns the loop until all bots have ended. At the first signal or the end of -d, the bots stop
+ * talking. They log out when their last phrases have come back, or after GRACE, since bots of other
+ * workers may still keep the server busy. At the next signal they log out at once. */
 static long turn_until_end(struct worker *w)
 {
 	const struct crowd *c = w->crowd;
@@ -677,8 +677,8 @@ static long turn_until_end(struct worker *w)
 	return alive;
 }
 
-/* Runs the bots of a worker. If all that tried were refused, prints one message for them. Returns
- * the exit status of the worker. */
+/* Runs the bots of a worker. If none got in and some were refused, prints one message for all of
+ * them. Returns the exit status of the worker. */
 static int run_worker(struct worker *w)
 {
 	struct bot *bots = calloc((size_t)w->n, sizeof *bots);
@@ -703,7 +703,7 @@ static int run_worker(struct worker *w)
 	for (i = 0; conns && i < w->made; i++)
 		xmpp_free(conns[i]);
 	while (poll(&room, 1, -1) < 0)
-		; /* the last report needs room in the pipe */
+		; /* wait until the last report fits into the pipe */
 	report(w);
 	free(conns);
 	free(bots);
@@ -712,8 +712,8 @@ static int run_worker(struct worker *w)
 
 /* ------------------------------------------------------------- The monitor */
 
-/* Prints what has gone wrong so far, how many bots are where, and how fast they have talked since
- * the last line. What does not fit into the line can be read in the summary. */
+/* Prints the errors so far, the bots in rooms and logged in, and the speed since the last line. If
+ * there are many errors, the end of the line is cut off. */
 static void print_line(FILE *line, const struct crowd *c, int64_t now)
 {
 	double seconds = (double)(now - c->shown_at) / TICK;
@@ -731,7 +731,7 @@ static void print_line(FILE *line, const struct crowd *c, int64_t now)
 	        percentile(c->recent, 99));
 }
 
-/* -m: renews a line each second on a terminal; otherwise prints one every ten seconds. */
+/* With -m, rewrites a line each second on a terminal, or prints one every ten seconds to a file. */
 static void show(struct crowd *c)
 {
 	int terminal = isatty(STDOUT_FILENO);
@@ -758,8 +758,8 @@ static void print_counts(const long long sums[COUNTS], int from, int to)
 		printf("%s=%lld\n", count_names[from], sums[from]);
 }
 
-/* Prints how it went, in lines that a shell can evaluate. Returns the exit status: 0 if every bot
- * got in and the summary was printed. */
+/* Prints the summary, in lines that a shell can evaluate. Returns the exit status: 0 if every bot
+ * has been in a room, no worker has failed, and the summary was printed. */
 static int summarize(const struct crowd *c)
 {
 	const long long *sums = c->sums;
@@ -787,7 +787,7 @@ static int summarize(const struct crowd *c)
 
 /* Decides how many workers there are. A connection takes one descriptor, or two with a tunnel.
  * select() watches those below FD_SETSIZE, and the system may allow fewer (-1: any number). The
- * parent has one for each worker. Returns 0 or -1. */
+ * parent needs one descriptor for each worker. Returns 0 or -1. */
 static int divide(struct crowd *c)
 {
 	long limit = sysconf(_SC_OPEN_MAX);
@@ -806,9 +806,9 @@ static int divide(struct crowd *c)
 	return c->workers ? 0 : -1;
 }
 
-/* A worker has closed its pipe: it has ended. If it was killed, its last report may be a second
- * old. Corrects `counts`, which are those of that report, since no phrase can come back now. If
- * the worker failed, the others end as well. */
+/* Handles the end of a worker, which has closed its pipe. Corrects `counts`, those of its last
+ * report: no phrase can come back now. If the worker was killed, that report may be a second old.
+ * If the worker failed, the others end as well. */
 static void end_worker(struct crowd *c, struct worker *w, uint32_t counts[COUNTS])
 {
 	int status = 0;
@@ -828,8 +828,8 @@ static void end_worker(struct crowd *c, struct worker *w, uint32_t counts[COUNTS
 		        c->first + w->from, c->first + w->from + w->n - 1, WTERMSIG(status));
 }
 
-/* Adds what a worker has counted between two reports, or keeps the largest value. The counts have
- * 32 bits and wrap around, but their differences fit into 32 bits. */
+/* Adds the difference of two reports of a worker to `sums`, or keeps the largest value. The counts
+ * have 32 bits and wrap around, but their differences fit into 32 bits. */
 static void add_up(long long sums[COUNTS], const uint32_t from[COUNTS], const uint32_t to[COUNTS])
 {
 	int k;
@@ -840,7 +840,7 @@ static void add_up(long long sums[COUNTS], const uint32_t from[COUNTS], const ui
 		sums[k] = later(sums[k], to[k]);
 }
 
-/* Reads a report of a worker, or its end. */
+/* Reads a report of a worker, or the end of its pipe. */
 static void receive(struct crowd *c, struct worker *w)
 {
 	uint32_t counts[COUNTS];
@@ -853,8 +853,8 @@ static void receive(struct crowd *c, struct worker *w)
 	memcpy(w->counts, counts, sizeof counts);
 }
 
-/* Passes a signal on to the workers. Another one within a second is the same: timeout(1), for one,
- * sends it to us and then to our process group. */
+/* Passes a signal on to the workers. Ignores another one within a second, because timeout(1), for
+ * one, sends each signal twice: to us and to our process group. */
 static void pass_on(struct crowd *c)
 {
 	int i;
@@ -869,14 +869,14 @@ static void pass_on(struct crowd *c)
 }
 
 /* Waits for reports, and reads them. They come each second, so a signal that arrives just before
- * poll() waits is noticed soon enough. With a time limit of one second, the limit could be first,
+ * poll() waits is noticed soon enough. A timeout of one second could end before the reports come,
  * and the monitor would show a second in which nothing was said. */
 static void watch(struct crowd *c)
 {
 	struct pollfd pipes[FD_SETSIZE];
 	int i;
 
-	for (i = 0; i < c->started; i++) /* poll() ignores those of -1: these workers have ended */
+	for (i = 0; i < c->started; i++) /* poll() ignores the -1 of workers that have ended */
 		pipes[i] = (struct pollfd){.fd = c->workers[i].pipe, .events = POLLIN};
 	if (poll(pipes, (nfds_t)c->started, 2000) <= 0)
 		return;
@@ -885,7 +885,7 @@ static void watch(struct crowd *c)
 			receive(c, c->workers + i);
 }
 
-/* Starts the next worker. It keeps the end of its own pipe to write to, and no other end. Returns 1
+/* Starts the next worker, which keeps only one end of a pipe: the one that it writes to. Returns 1
  * in the worker, and 0 in the parent. */
 static int start_worker(struct crowd *c)
 {
@@ -911,8 +911,8 @@ static int start_worker(struct crowd *c)
 	return w->pid == 0;
 }
 
-/* Starts the first worker and, when a bot of it is logged in, the others. Waits for all of them.
- * Returns the exit status, also in each worker. */
+/* Starts the first worker and, when one of its bots is logged in, the others. Waits for all of
+ * them. Returns the exit status of the process, which may be a worker. */
 static int run_crowd(struct crowd *c)
 {
 	do {
@@ -1010,7 +1010,7 @@ int main(int argc, char **argv)
 	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 	int status, fd;
 
-	do /* if an output is closed, no pipe must take its place */
+	do /* if an output was closed, no pipe may take its place */
 		fd = open("/dev/null", O_RDONLY);
 	while (fd >= 0 && fd <= STDERR_FILENO);
 	close(fd);

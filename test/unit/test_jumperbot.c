@@ -1,5 +1,5 @@
-/* test_jumperbot.c - tests the figures of jumperbot: the classes of round trips, and reports whose
- * counts have wrapped around. */
+/* test_jumperbot.c - tests how jumperbot computes its figures: the classes of round trips, the
+ * percentiles, and reports whose counts have wrapped around. */
 #define main jumperbot_main
 #include "../../jumperbot.c"
 #undef main
@@ -18,7 +18,7 @@ static void check(const char *what, int good)
 	}
 }
 
-/* There are four classes for each doubling, and a time is in the first class that ends after it. */
+/* Each doubling has four classes, and a time is in the first class that ends after it. */
 static void test_classes(void)
 {
 	static const int64_t ends[] = {1280, 1536, 1792, 2048, 2560};
@@ -42,8 +42,8 @@ static int us_of(double ms)
 	return (int)(ms * 1000 + 0.5);
 }
 
-/* Of the times from 1 to 10,000 us, half are not longer than 5,000 us, which is in the class that
- * ends at 5,120. */
+/* Of the times from 1 to 10,000 us, half are at most 5,000 us. That time is in the class that ends
+ * at 5,120 us. */
 static void test_percentiles(void)
 {
 	uint32_t counts[COUNTS] = {0}, nothing[COUNTS] = {0};
