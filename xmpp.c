@@ -11,7 +11,7 @@
  *
  *     WAITING <------------------------ any state can end here, or in CLOSED: see "Ends"
  *        | start()
- *     CONNECTING                to one address after the other; a tunnel needs no such state
+ *     CONNECTING                to one address after another; a tunnel skips this state
  *        | connected()
  *     WAIT_HEADER               S: <stream:stream ...>
  *        | take_header()
@@ -40,11 +40,11 @@
  * The parts, in the order of a login:
  *
  *     output      the queue of bytes that wait until the socket takes them
- *     ends        how a connection ends, and how it comes back
+ *     ends        how a connection ends, and when it is opened again
  *     connecting  TCP, or a command that adds TLS
  *     the stream  headers, errors, and the account
  *     SASL        choosing a mechanism, PLAIN or SCRAM-SHA-1, and proving who we are
- *     iqs         questions and answers: ours, and those of others
+ *     iqs         requests and answers: ours, and those of others
  *     binding     from the second stream to ready
  *     stanzas     messages and presences, when we are logged in
  *     the table   which function handles which element in which state
@@ -97,7 +97,7 @@ enum {
 	FIRST_RETRY = 1000,      /* ms; the longest pause after the first loss; it doubles */
 	LAST_RETRY = 60000,      /* ms; the longest pause after many losses */
 	REFUSED_RETRY = 300000,  /* ms; the same, if the server refuses us */
-	HEALTHY = 60000,         /* ms; a loss after this long counts as the first */
+	HEALTHY = 60000,         /* ms in READY; a loss after that counts as the first */
 	REASON_SIZE = 512,       /* bytes of a reason, for on_close */
 	MAX_SHOWN = 300,         /* bytes that the trace shows of invalid input */
 	MAX_OUTPUT = 4 << 20,    /* bytes queued for a server that does not read */
@@ -122,7 +122,7 @@ enum state {
 	WAIT_HEADER_AGAIN, WAIT_BIND_FEATURES, WAIT_BIND, WAIT_SESSION, READY, CLOSING, CLOSED
 };
 
-/* What a state waits for. In WAITING and CLOSED nothing can come. */
+/* Names what each state waits for. In WAITING and CLOSED nothing can arrive. */
 static const char *const awaited[] = {
 	[CONNECTING] = "the connection", [WAIT_HEADER] = "the stream header",
 	[WAIT_FEATURES] = "the stream features", [WAIT_ACCOUNT] = "the new account",
@@ -154,7 +154,7 @@ struct conn {
 	pid_t tunnel;           /* the command that carries the stream, or 0 */
 	struct addrinfo *addrs; /* the addresses of the server, while connecting */
 	struct addrinfo *addr;  /* the next one to try */
-	int safe;               /* what we send stays on this machine, or a tunnel protects it */
+	int safe;               /* our output stays on this machine or goes through a tunnel */
 	int pinged;             /* we have sent a ping and received nothing since */
 	int wants_session;      /* the server insists on a session */
 	struct buffer out;      /* bytes that have not been sent yet */
@@ -165,7 +165,7 @@ struct conn {
 	const char *resource;   /* the resource to ask for, or NULL */
 	char *jid;              /* our full JID, once it is bound */
 	struct request *requests, **request_tail; /* oldest first */
-	unsigned requests_made; /* the number of the last one is its id */
+	unsigned requests_made; /* the last request has this number in its id */
 };
 
 /* Set by xmpp_stop(). This is the only global: a signal handler can reach nothing else. */
@@ -224,9 +224,9 @@ size_t xmpp_control(const char *s)
 	return u[0] == 0xE2 && u[1] == 0x81 && u[2] >= 0xA6 && u[2] <= 0xA9 ? 3 : 0;
 }
 
-/* Prints a stanza of n bytes on one line in the notation of the RFCs. `who` is C or S. If it may
- * contain our password, only the first tag is shown: with PLAIN, and until the server has created
- * the account, since it may repeat the password (XEP-0077 section 3.1.1). */
+/* Prints a stanza of n bytes on one line in the notation of the RFCs. `who` is C or S. Shows only
+ * the first tag of a stanza that may contain our password: <auth/> with PLAIN, and all until the
+ * account is created, since the server may repeat the password (XEP-0077 section 3.1.1). */
 static void trace(const struct conn *c, char who, const char *p, size_t n)
 {
 	int plain = who == 'C' && c->state == WAIT_SUCCESS && !c->scram.bytes;
@@ -274,8 +274,8 @@ static int queue_v(struct conn *c, const char *format, va_list ap)
 	return 0;
 }
 
-/* Both end a connection, and return -1. After lose(), it may be better next time; after give_up(),
- * another attempt would fail as well. See end(). */
+/* Both end a connection and return -1. Use lose() if another attempt may succeed, and give_up() if
+ * it would fail as well. See end(). */
 #define lose(c, ...)    end(c, 0, __VA_ARGS__)
 #define give_up(c, ...) end(c, 1, __VA_ARGS__)
 static int end(struct conn *c, int recurs, const char *format, ...);
@@ -316,7 +316,7 @@ static int flush(struct conn *c)
 
 /* -------------------------------------------------------------------- Ends */
 
-/* How a connection ends, and who calls whom:
+/* The ways in which a connection ends:
  *
  *     the server, the network or a timer ---> lose() ----.
  *     errors that would only recur ---------> give_up() -+--> end() --> tear_down()
@@ -328,7 +328,7 @@ static int flush(struct conn *c)
  * end() decides whether the connection is WAITING for another attempt. tear_down() frees what
  * belongs to this connection, and calls the callbacks of pending requests with NULL. */
 
-/* Removes the request at *link from the list and calls back. */
+/* Removes the request at *link from the list and calls its callback. */
 static void answer_request(struct conn *c, struct request **link, const struct xml_elem *answer)
 {
 	struct request *r = *link;
@@ -342,8 +342,8 @@ static void answer_request(struct conn *c, struct request **link, const struct x
 	free(r);
 }
 
-/* Kills the tunnel's process group, and the command itself in case it has left the group. After a
- * polite end nothing is left to send. After an error, the last bytes may be lost. */
+/* Kills the tunnel's process group, and the command itself in case it has left the group. If both
+ * streams are closed, nothing is left to send. After an error, the last bytes may be lost. */
 static void end_tunnel(struct conn *c)
 {
 	if (c->tunnel <= 0)
@@ -390,7 +390,7 @@ static int64_t next_attempt(struct conn *c, uint32_t longest)
 	return ms_from_now((long)(random % (limit + 1)));
 }
 
-/* Makes a reason fit to print: parts of it may come from the server, and it may be cut anywhere.
+/* Makes a reason fit to print, since parts may come from the server, and it may be cut anywhere.
  * Spaces replace control characters and pieces of characters, except at the end. */
 static void tidy(char *reason)
 {
@@ -410,7 +410,7 @@ static void tidy(char *reason)
 /* Ends a connection. `format` gives the reason; it is NULL if the bot closed the connection.
  * Errors while closing are not reported. If the error would recur, this is final. But once a login
  * has succeeded, the error may be temporary, so we retry after a longer pause. Always returns -1,
- * so that a caller can return what this returns. */
+ * so that a caller can return the result of this function. */
 static int end(struct conn *c, int recurs, const char *format, ...)
 {
 	char reason[REASON_SIZE];
@@ -427,9 +427,9 @@ static int end(struct conn *c, int recurs, const char *format, ...)
 		va_end(ap);
 		tidy(reason);
 	}
-	c->state = CLOSED; /* so that say() cannot end it once more */
+	c->state = CLOSED; /* so that say() cannot end the connection again */
 	if (format && state > CONNECTING && !say(c, "</stream:stream>"))
-		flush(c); /* this is only polite, so it may fail */
+		flush(c); /* a failure does not matter here */
 	if (state == READY && now_ms() - c->ready_at >= HEALTHY)
 		c->losses = 0;
 	tear_down(c);
@@ -500,8 +500,8 @@ static int close_failed(int fd)
 }
 
 /* Replaces `fd` with a non-blocking, close-on-exec duplicate that select() can watch. It is
- * numbered 3 or higher: if the program was started with its standard output closed, its output
- * must not go into the stream. Returns -1 and sets errno on failure. */
+ * numbered 3 or higher because, if the program was started with its standard output closed, its
+ * output must not go into the stream. Returns -1 and sets errno on failure. */
 static int prepare(int fd)
 {
 	int prepared = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -597,7 +597,7 @@ static void run_tunnel(const struct conn *c, int io)
 
 /* Starts a command that carries our stream, as ssh's ProxyCommand does. Its standard input and
  * output are one end of a socket pair; our connection is the other. The command gets a process
- * group of its own, so that Ctrl-C does not end it: we still need it to close the stream. */
+ * group of its own, so that Ctrl-C does not end it. We still need it to close the stream. */
 static int open_tunnel(struct conn *c)
 {
 	int fds[2] = {-1, -1};
@@ -618,9 +618,9 @@ static int open_tunnel(struct conn *c)
 	return open_stream(c, WAIT_HEADER);
 }
 
-/* Starts to connect to options.server, or by default to the host itself: SRV records (RFC 6120
- * section 3.2.1) would need a DNS library. getaddrinfo() is the only call in the loop that may
- * wait for the network; libc has no non-blocking version. */
+/* Starts to connect to options.server, or by default to the host itself, since SRV records (RFC
+ * 6120 section 3.2.1) would need a DNS library. getaddrinfo() is the only call in the loop that
+ * may wait for the network; libc has no non-blocking version. */
 static int start(struct conn *c)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_protocol = IPPROTO_TCP};
@@ -676,8 +676,8 @@ static int refused(struct conn *c, int recurs, const char *what, const struct xm
 }
 
 /* S: <stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>...
- * In any state; RFC 6120 section 4.9. <conflict/> says that another client has taken our place. If
- * both reconnected, they would throw each other out for ever. */
+ * RFC 6120 section 4.9; in any state. <conflict/> says that another client has taken our place. If
+ * both reconnected, they would replace each other forever. */
 static int stream_error(struct conn *c, const struct xml_elem *e)
 {
 	static const char *const recurring[] = {
@@ -708,8 +708,8 @@ static int create_account(struct conn *c)
 	           c->o.user, c->o.password);
 }
 
-/* Ends the connection because the server has answered an iq of ours with an error. One of type
- * wait may be temporary (RFC 6120 section 8.3.2). */
+/* Ends the connection because the server has answered our iq with an error. An error of type wait
+ * may be temporary (RFC 6120 section 8.3.2). */
 static int request_refused(struct conn *c, const struct xml_elem *e, const char *what)
 {
 	const struct xml_elem *error = xml_child(e, "error", NULL);
@@ -719,7 +719,7 @@ static int request_refused(struct conn *c, const struct xml_elem *e, const char 
 
 /* S: <iq type='result' id='register'/>
  * S: <iq type='error' id='register'><error type='cancel'><conflict xmlns='...'/></error></iq>
- * The second one says that there is such an account already, which is just as good. */
+ * The second one says that the account exists already, which is just as good. */
 static int take_account(struct conn *c, const struct xml_elem *e)
 {
 	int exists = xml_has(e, "type", "result") || !strcmp(xmpp_error_condition(e), "conflict");
@@ -732,7 +732,7 @@ static int take_account(struct conn *c, const struct xml_elem *e)
 
 /* -------------------------------------------------------------------- SASL */
 
-/* Queues `format`; its %r is the bytes of b from offset `from` on, in base64. */
+/* Queues `format`, whose %r stands for the bytes of b from offset `from` on, in base64. */
 static int say_base64(struct conn *c, const char *format, const struct buffer *b, size_t from)
 {
 	struct buffer base64 = {0};
@@ -870,7 +870,7 @@ static void scram_prove(const uint8_t salted[20], const char *messages, size_t n
  *      base64 of r=nonces,s=salt,i=rounds</challenge>
  * C: <response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
  *      base64 of c=biws,r=nonces,p=proof</response>
- * The proof is for all messages so far, without the n,, (of which biws is the base64). */
+ * The proof covers all messages so far, except the first n,, (whose base64 is biws). */
 static int take_challenge(struct conn *c, const struct xml_elem *e)
 {
 	struct buffer first = {0}, final = {0}, *said = &c->scram;
@@ -915,15 +915,15 @@ static int verify(struct conn *c, const char *text)
 
 /* S: <challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>base64 of v=...</challenge>
  * C: <response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>
- * Some servers send their final message like this, and then an empty success (RFC 5802 section 5,
- * RFC 4422 section 3.6). */
+ * Some servers send their final message like this, and then an empty <success/> (RFC 5802 section
+ * 5, RFC 4422 section 3.6). */
 static int take_last_challenge(struct conn *c, const struct xml_elem *e)
 {
 	return verify(c, e->text) ? -1 : say(c, "<response xmlns='" NS_SASL "'/>");
 }
 
 /* S: <success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>base64 of v=...</success>
- * It is empty with PLAIN, and after a last challenge. */
+ * The text is empty with PLAIN, and after a last challenge. */
 static int take_success(struct conn *c, const struct xml_elem *e)
 {
 	if (c->final.bytes && verify(c, e->text))
@@ -933,7 +933,7 @@ static int take_success(struct conn *c, const struct xml_elem *e)
 }
 
 /* S: <failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/></failure>
- * We do not try another mechanism: that would be a downgrade. */
+ * We do not try another mechanism, since that would be a downgrade. */
 static int login_refused(struct conn *c, const struct xml_elem *e)
 {
 	int recurs = !xml_child(e, "temporary-auth-failure", NS_SASL);
@@ -943,8 +943,8 @@ static int login_refused(struct conn *c, const struct xml_elem *e)
 
 /* --------------------------------------------------------------------- Iqs */
 
-/* Returns the format of an iq with a type, an id, `to` and content. Without `to` it is for our own
- * account, or for the server on its behalf; then the first %r is NULL, and adds nothing. */
+/* Returns the format of an iq with a type, an id, `to` and content. Without `to` the iq is for our
+ * own account, or for the server on its behalf; then the first %r is NULL and adds nothing. */
 static const char *iq_format(const char *to)
 {
 	return to ? "<iq type='%s' id='%s' to='%s'>%r</iq>" : "<iq type='%s' id='%s'>%r%r</iq>";
@@ -972,7 +972,7 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 }
 
 /* True if this is the answer to our iq with that id, which we sent to `to`. Anybody may send us an
- * iq with any id, so only the entity that was asked is believed (RFC 6120 section 8.1.2.1). For our
+ * iq with any id, so only the entity that was asked may answer (RFC 6120 section 8.1.2.1). For our
  * own account (NULL), the server may answer in the name of the account, in its own name, or without
  * a name. Before the resource is bound, only the server can reach us. */
 static int is_answer(const struct conn *c, const struct xml_elem *e, const char *id, const char *to)
@@ -1045,7 +1045,7 @@ static int bind_resource(struct conn *c, const struct xml_elem *e)
 }
 
 /* C: <presence/>
- * Now others can see us: RFC 6121 section 4.2. */
+ * Now others can see us (RFC 6121 section 4.2). */
 static int become_ready(struct conn *c)
 {
 	c->state = READY;
@@ -1173,8 +1173,8 @@ static int take_stanza(struct conn *c, const struct xml_elem *e)
 
 /* --------------------------------------------------------------- The table */
 
-/* Which element may come in which state, and the function that takes it. The function sets the
- * next state, or ends the connection. */
+/* Each row gives an element that may come in a state, and the function that takes it. The function
+ * sets the next state, or ends the connection. */
 static const struct row {
 	enum state state;
 	const char *name, *ns;
@@ -1198,7 +1198,7 @@ static const struct row {
 };
 
 /* Handles an element. Once we have asked for a resource, elements that are not in the table are
- * ignored: others may send us stanzas, and the server may use extensions. */
+ * ignored, since others may send us stanzas, and the server may use extensions. */
 static int dispatch(struct conn *c, const struct xml_elem *e)
 {
 	size_t i;
@@ -1217,7 +1217,7 @@ static int dispatch(struct conn *c, const struct xml_elem *e)
 
 /* ---------------------------------------------------------------- The loop */
 
-/* Traces the bytes of an event. Those of an error may be many, so only the first are shown. */
+/* Traces the bytes of an event. An error may have many bytes, so only the first are shown. */
 static void trace_event(const struct conn *c, enum xml_event event)
 {
 	static const char skipped[] = "(a stanza that exceeds a limit)";
@@ -1390,8 +1390,8 @@ static int wait_ready(fd_set *readable, fd_set *writable, int64_t until, const s
 	return errno == EINTR ? 0 : -1;
 }
 
-/* Signals are blocked from the test of `stopping` until pselect() waits. A signal that arrived
- * between the two would not wake pselect(). */
+/* Signals are blocked from the test of `stopping` until pselect() waits. Otherwise a signal that
+ * arrived between the two would not wake pselect(). */
 long xmpp_turn(struct xmpp **conns, size_t n, long ms)
 {
 	fd_set readable, writable;
@@ -1405,7 +1405,7 @@ long xmpp_turn(struct xmpp **conns, size_t n, long ms)
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &mask);
 	for (i = 0; i < n; i++)
-		before_select(conn_of(conns[i])); /* this may call on_close, and that xmpp_stop() */
+		before_select(conn_of(conns[i])); /* on_close may call xmpp_stop() here */
 	for (i = 0; i < n && stopping; i++)
 		xmpp_close(conns[i]);
 	for (i = 0; i < n; i++)
@@ -1443,7 +1443,7 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	struct conn *c;
 
 	if (!MSG_NOSIGNAL)
-		signal(SIGPIPE, SIG_IGN); /* a server that closes the connection must not end us */
+		signal(SIGPIPE, SIG_IGN); /* a closed connection must not kill the process */
 	errno = EINVAL;
 	if (!o->user || !o->password || !o->host || o->port < 0 || o->port > 65535)
 		return NULL;
@@ -1546,7 +1546,7 @@ static uint32_t mix(int t, uint32_t b, uint32_t c, uint32_t d)
 	return b ^ c ^ d;
 }
 
-/* Hashes one block of 64 bytes; RFC 3174 section 6.1, names as there. */
+/* Hashes one block of 64 bytes, with the names of RFC 3174 section 6.1. */
 static void sha1_block(uint32_t h[5], const uint8_t p[64])
 {
 	static const uint32_t k[] = {0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC, 0xCA62C1D6};
@@ -1636,9 +1636,9 @@ static void hmac(const void *key, size_t key_n, const void *data, size_t n, uint
 	hmac_run(&k, data, n, digest);
 }
 
-/* PBKDF2 (RFC 8018) for one block of output, which RFC 5802 calls Hi(). The salt ends with the
- * number of the block: 0, 0, 0, 1. It is slow on purpose: an attacker who has the server's file
- * needs this time for every guess. */
+/* Computes one block of PBKDF2 (RFC 8018), which RFC 5802 calls Hi(). The salt ends with the
+ * number of the block: 0, 0, 0, 1. PBKDF2 is slow on purpose, since an attacker who has the
+ * server's file needs this time for every guess. */
 static void pbkdf2(const char *password, const void *salt, size_t n, long rounds, uint8_t key[20])
 {
 	struct hmac_key k;

@@ -4,8 +4,8 @@
  * Floor 2, xmpp.c:      one connection, its login, and the loop that runs many of them.
  * Floor 1, xmlstream.c: bytes to stanzas, and strings to XML (RFC 6120 section 11).
  *
- * A bot uses the first half of this file, up to the elements. It never touches a socket, a
- * buffer or raw XML.
+ * A bot uses this file up to "The XML stream". It never touches a socket, a buffer or the
+ * parser.
  *
  * Strings are UTF-8 and end with a NUL. Lengths are size_t, and times are milliseconds. A
  * function that can fail returns -1 or NULL. Nothing here is thread-safe, and a signal handler
@@ -22,7 +22,7 @@ struct xml_elem; /* see "Elements" */
 
 /* ------------------------------------------------------------ A connection */
 
-/* How to log in. The strings are not copied: they must live until xmpp_free(). A value of 0 or
+/* How to log in. The strings are not copied, so they must live until xmpp_free(). A value of 0 or
  * NULL means the default, which is given in parentheses. */
 struct xmpp_options {
 	const char *user;       /* the name before the @; required */
@@ -30,16 +30,16 @@ struct xmpp_options {
 	const char *host;       /* the XMPP domain, after the @; required */
 	const char *server;     /* the machine to connect to, a name or an address (host) */
 	int port;               /* (5222) */
-	const char *tunnel;     /* a shell command to speak through, for example one that adds TLS; */
-	                        /* see xmpp_new() (a TCP connection) */
+	const char *tunnel;     /* a shell command to connect through, for example one that adds */
+	                        /* TLS; see xmpp_new() (a TCP connection) */
 	const char *resource;   /* the resource to ask for (the server chooses) */
 	int create;             /* create the account first, if it does not exist (no); XEP-0077 */
 	int reconnect;          /* reconnect when the connection is lost (no) */
 	long start_after;       /* time from now until the first attempt to connect (0) */
-	FILE *trace;            /* where to print what is sent and received, without passwords; it */
+	FILE *trace;            /* where to print all data sent and received, except passwords; */
 	                        /* must stay open until xmpp_free() (nowhere) */
-	const char *trace_name; /* its lines begin with C(name): and S(name): (C: and S:) */
-	long login_timeout;     /* time to connect, and then again to log in (30,000) */
+	const char *trace_name; /* trace lines begin with C(name): and S(name): (C: and S:) */
+	long login_timeout;     /* time to connect, and as much again to log in (30,000) */
 	long ping_after;        /* time without data before the server is pinged (60,000) */
 	long ping_timeout;      /* time for the server to answer the ping (30,000) */
 };
@@ -70,7 +70,7 @@ struct xmpp {
  * of that time doubles from one second to one minute. Before the first successful login, an error
  * that would recur, such as a wrong password, is final. Later it may be temporary, so the bot
  * reconnects, with a limit of up to five minutes. Only the stream error <conflict/> is always
- * final: another client has taken the place of this one.
+ * final, since another client has taken the place of this one.
  *
  * With options.tunnel, the command is run by /bin/sh. The stream goes through its standard input
  * and output. Its standard error is ours. It finds host, server and port in the environment
@@ -84,9 +84,9 @@ struct xmpp *xmpp_new(const struct xmpp_options *options);
  * reason), or -1 and sets errno. select() limits the file descriptors to about 1,000. */
 int xmpp_run(struct xmpp **conns, size_t n);
 
-/* Runs one turn of that loop, for a program that has more to do: waits until something happens,
- * at most ms (forever if negative), and calls the handlers. Returns the number of connections
- * that were alive before, including those that will reconnect; so 0 when all have ended. Returns
+/* Runs one turn of that loop, for a program that has more to do: waits at most ms (forever if
+ * negative) until something happens, and calls the handlers. Returns the number of connections
+ * that were alive before, including those that will reconnect, or 0 when all have ended. Returns
  * -1 and sets errno on failure. */
 long xmpp_turn(struct xmpp **conns, size_t n, long ms);
 
@@ -105,7 +105,7 @@ void xmpp_close(struct xmpp *x);
 void xmpp_free(struct xmpp *x);
 
 /* In on_close: xmpp_retry_in() returns the time until the next attempt to connect, or -1 if there
- * is none. xmpp_retry_after() postpones it, if it would come earlier than ms from now. */
+ * is none. xmpp_retry_after() postpones an attempt that would come earlier than ms from now. */
 long xmpp_retry_in(const struct xmpp *x);
 void xmpp_retry_after(struct xmpp *x, long ms);
 
@@ -144,7 +144,7 @@ int xmpp_message(struct xmpp *x, const char *to, const char *type, const char *b
  * bot's own account. `payload` is raw XML. If this returns 0, `callback` is called exactly once,
  * like a handler: with the result or error stanza from the entity that was asked; or with NULL,
  * after 30 seconds without an answer or when the connection ends, before on_close. `callback` may
- * be NULL. Returns -1 like xmpp_send(), and then `callback` is not called. */
+ * be NULL. Otherwise returns -1 and sets errno like xmpp_send(), and does not call `callback`. */
 typedef void xmpp_answer(struct xmpp *, const struct xml_elem *answer, void *data);
 int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
                  xmpp_answer *callback, void *data);
@@ -183,13 +183,13 @@ int xmpp_leave(struct xmpp *x, const char *room, const char *nick);
 int xmpp_has_status(const struct xml_elem *presence, int code);
 
 /* Unlocks a new room by accepting its default configuration (section 10.1.2). Returns what
- * xmpp_request() returns, and calls `callback` like that function; it may be NULL. */
+ * xmpp_request() returns, and calls `callback` as it does. `callback` may be NULL. */
 int xmpp_unlock_room(struct xmpp *x, const char *room, xmpp_answer *callback, void *data);
 
 /* ---------------------------------------------------------------- Elements */
 
 /* Attributes and children are in document order. Namespace declarations are not listed as
- * attributes: they have been resolved into the `ns` members. */
+ * attributes, since they have been resolved into the `ns` members. */
 struct xml_attr {
 	const char *name;       /* local name: "lang" for xml:lang */
 	const char *ns;         /* namespace URI; "" for none, never NULL */
@@ -251,16 +251,16 @@ enum xml_event {
  * attributes, only the syntax of the surplus ones. In a stream header each of these violations is
  * an error.
  *
- * Memory: an incomplete stanza takes at most twice its size, and the size of the last read. A
+ * Memory: an incomplete stanza takes at most twice its size plus the size of the last read. A
  * tree takes at most 22 bytes for each byte of its stanza (with elements like <a/>). */
 struct xmlstream *xmlstream_new(size_t max_stanza);
 
-/* Copies n bytes into the parser. The input may be split anywhere, even inside a character: the
- * events are the same. Returns 0, or -1 if memory runs out. Then the input is incomplete, and
- * only xmlstream_reset() and xmlstream_free() may be called. */
+/* Copies n bytes into the parser. The input may be split anywhere, even inside a character,
+ * and the events are the same. Returns 0, or -1 if memory runs out. Then the input is incomplete,
+ * and only xmlstream_reset() and xmlstream_free() may be called. */
 int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n);
 
-/* Returns the next event. It is available as soon as its last byte has been fed. With XML_OPEN
+/* Returns the next event, which is available as soon as its last byte has been fed. With XML_OPEN
  * and XML_STANZA, *out is an element that the caller owns and must give to xml_free(), at any
  * time. The `ns` members of a stanza may point into the stream header, so they are valid only
  * until xmlstream_reset() or xmlstream_free(). With the other events *out is NULL. */
@@ -288,7 +288,7 @@ void xmlstream_free(struct xmlstream *xs);
 /* ------------------------------------------- Shared by floors 1 and 2 only */
 
 /* Bytes [start, end) are in use and are followed by a NUL. Bytes [end, size) are free. A buffer
- * of zeros is empty. If memory runs out, `failed` is set and later appends do nothing. So a
+ * of zeros is empty. If memory runs out, `failed` is set and later appends do nothing, so a
  * caller can append several times and check once. */
 struct buffer {
 	char *bytes;
