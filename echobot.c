@@ -1,7 +1,7 @@
 /* echobot.c - a bot that repeats what people say to it.
  *
- * A reactive bot is a few handlers, which the loop behind xmpp_run() calls. Read this file
- * first. xmpp.h says what each function promises. */
+ * A bot that reacts to events consists of a few handlers, which the loop in xmpp_run() calls.
+ * Read this file first. xmpp.h describes each function. */
 #define _POSIX_C_SOURCE 200809L
 #include "xmpp.h"
 
@@ -10,16 +10,16 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The ids of our messages begin with this. An echobot ignores such messages. Otherwise two
- * echobots would answer each other forever. */
+/* The ids of our messages begin with this. An echobot ignores messages with such an id, since
+ * otherwise two echobots would answer each other forever. */
 #define ECHO_ID "echo-"
 
 /* Errors, as bits of the int that bot->data points to. If any is set, the exit status is 1. */
 enum { NOT_PRINTED = 1, NOT_CONNECTED = 2 };
 
-/* True if this message should be echoed. An error must not be answered, since the answer would
- * come back as another error. A delayed message was sent while we were offline (XEP-0203). A type
- * that we do not know counts as normal (RFC 6121 section 5.2.2). */
+/* True if this message should be echoed. An error must not be answered, since the answer could
+ * cause another error. A delayed message was sent while we were offline (XEP-0203). An unknown
+ * type counts as normal (RFC 6121 section 5.2.2). */
 static int wants_echo(struct xmpp *x, const struct xml_elem *message, const struct xml_elem *body)
 {
 	const char *from = xml_get(message, "from"), *id = xml_get(message, "id");
@@ -31,8 +31,8 @@ static int wants_echo(struct xmpp *x, const struct xml_elem *message, const stru
 	       && (!id || strncmp(id, ECHO_ID, strlen(ECHO_ID)));
 }
 
-/* Prints a text that somebody else has written, with spaces in place of control characters. So
- * nobody can fake a line of our output, or send commands to the terminal. */
+/* Prints a text that somebody else has written, with spaces in place of control characters, so
+ * that nobody can fake a line of our output or send commands to the terminal. */
 static void print_text(const char *s)
 {
 	size_t n;
@@ -80,7 +80,7 @@ static void echo(struct xmpp *x, const struct xml_elem *message)
 
 /* S: <presence from='alice@localhost' type='subscribe'/>
  * C: <presence to='alice@localhost' type='subscribed'/>
- * This lets people add us to their contacts: RFC 6121 section 3.1. */
+ * This lets people add us to their contacts (RFC 6121 section 3.1). */
 static void grant_subscription(struct xmpp *x, const struct xml_elem *presence)
 {
 	const char *from = xml_get(presence, "from");
@@ -173,7 +173,7 @@ int main(int argc, char **argv)
 		return status;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
-	setvbuf(stdout, NULL, _IOLBF, 0); /* so that each line is seen at once, even in a pipe */
+	setvbuf(stdout, NULL, _IOLBF, 0); /* write each line at once, even to a pipe */
 	setvbuf(stderr, NULL, _IOLBF, 0); /* a line of the trace is written in one piece */
 	bot = xmpp_new(&options);
 	if (!bot) {
