@@ -26,14 +26,14 @@
  *
  * After the first read the scanner remembers that it has seen 12 bytes, that it is in
  * a tag, and that two elements are open: the stream and the message. It resumes there
- * after the next read. So the cost is linear in the size of the input, however the
- * input is split. No function is recursive, so nothing can overflow the stack.
+ * after the next read. Therefore the cost is linear in the size of the input, however
+ * the input is split. No function is recursive, so nothing can overflow the stack.
  *
  * Only the XML that RFC 6120 section 11 allows is accepted: no comments, no processing
  * instructions, no document types, and no entities except the five predefined ones.
  * Input that is not well-formed is an error and ends the stream. A stanza that exceeds
- * a limit or misuses namespaces is skipped instead. A server may forward such a stanza
- * from another user, and that user must not be able to end our connection. */
+ * a limit or misuses namespaces is only skipped, because a server may forward it from
+ * another user, who must not be able to end our connection. */
 #define _POSIX_C_SOURCE 200809L
 #include "xmpp.h"
 
@@ -124,9 +124,9 @@ static void fail(struct xmlstream *xs, const char *p, const char *condition, con
 
 /* ----------------------------------------------------------------- Buffers */
 
-/* When the buffer is full, moves the contents to the start and reallocates it. The new size is
- * more than twice that of the contents, so each byte is moved only a few times, however large
- * the buffer becomes. */
+/* When the buffer is full, moves the contents to the start and reallocates the buffer. The new
+ * size is more than twice that of the contents, so each byte is moved only a few times, however
+ * large the buffer becomes. */
 int buffer_append(struct buffer *b, const void *bytes, size_t n)
 {
 	size_t used = b->end - b->start, size = 2 * used + n + 64;
@@ -241,7 +241,7 @@ static int is(char c, int what)
 }
 
 /* Each string is a character and the reference for it. The first five are the entities that RFC
- * 6120 section 11.1 allows. The last string has no reference: it has U+FFFD, which replaces bytes
+ * 6120 section 11.1 allows. The last string has U+FFFD instead of a reference, to replace bytes
  * that XML does not allow. */
 enum { ENTITIES = 5, REFERENCES = 8 };
 static const char *const references[] = {
@@ -265,10 +265,9 @@ static char *past_space(char *p)
 	return p;
 }
 
-/* Returns the length of the character at p, which is not ASCII, if it may stand in a name (if
- * `what` is NAME) or begin one (START). Otherwise returns 0. The ranges are those of XML 1.0,
- * fifth edition, section 2.3. edges[] lists alternately the first character of a range and the
- * first one after it. */
+/* Returns the length of the non-ASCII character at p if it may occur in a name (`what` is NAME) or
+ * begin one (START). Otherwise returns 0. The ranges are those of XML 1.0, fifth edition, section
+ * 2.3. edges[] lists alternately the first character of a range and the first one after it. */
 static int foreign_name(const char *p, int what)
 {
 	static const uint32_t edges[] = {
@@ -375,7 +374,7 @@ static void finish_tag(struct xmlstream *xs, const char *p)
 		xs->event = XML_SKIPPED;
 }
 
-/* Decides what begins with the < before p. If it is a tag, the parser will check the name. */
+/* Finds out what kind of markup begins with the < before p. The parser will check a tag's name. */
 static void begin_markup(struct xmlstream *xs, const char *p)
 {
 	xs->place = TAG;
@@ -390,7 +389,7 @@ static void begin_markup(struct xmlstream *xs, const char *p)
 		fail(xs, p, MALFORMED, "no element is open");
 }
 
-/* Updates the scanner for the character at p, which has a meaning in this place. */
+/* Updates the scanner for the character at p, which seek() has returned. */
 static void step(struct xmlstream *xs, const char *p)
 {
 	switch (xs->place) {
@@ -465,8 +464,8 @@ static void scan(struct xmlstream *xs, size_t limit)
 	xs->scanned = (size_t)(p - unit(xs));
 }
 
-/* Handles a unit that reaches its limit at p. A stanza is skipped. A stream header or the end tag
- * of the stream cannot be skipped, so it is an error. */
+/* Handles a unit that reaches its limit at p. A stanza is skipped. The stream header and the end
+ * tag of the stream cannot be skipped, so the limit makes them an error. */
 static void exceed(struct xmlstream *xs, const char *p)
 {
 	if (xs->header && (xs->depth > 1 || xs->depth_change > 0))
@@ -475,11 +474,11 @@ static void exceed(struct xmlstream *xs, const char *p)
 		fail(xs, p, "policy-violation", "header or end tag too long");
 }
 
-/* Scans what has arrived, up to the end of the unit. Discards white space between units, which
- * keeps the connection alive (RFC 6120 section 4.6.1). A read may contain more than max_stanza
- * bytes of a stanza. It must be skipped just as if it had arrived in small reads, so the scanner
- * stops at the limit. Only the last two bytes of a skipped stanza are kept, since step() and
- * finish_tag() may look back at them. */
+/* Scans the bytes that have arrived, up to the end of the unit. Discards white space between units,
+ * which is sent to keep the connection alive (RFC 6120 section 4.6.1). A read may contain more than
+ * max_stanza bytes of a stanza. Such a stanza must be skipped just as if it had arrived in small
+ * reads, so the scanner stops at the limit. Only the last two bytes of a skipped stanza are kept,
+ * since step() and finish_tag() may look back at them. */
 static void find_unit(struct xmlstream *xs)
 {
 	size_t limit;
@@ -500,8 +499,8 @@ static void find_unit(struct xmlstream *xs)
 
 /* ------------------------------------------------------------------ Parser */
 
-/* The state of the parser. It exists only while a unit is parsed. The parser relies on what the
- * scanner has checked: quotes and CDATA sections are closed, end tags match, and the unit ends
+/* The state of the parser, which exists only while a unit is parsed. The parser need not check
+ * again that quotes and CDATA sections are closed, that end tags match, and that the unit ends
  * with the > of a tag. The text after a start tag is that element's text. The text after an end
  * tag is that element's tail. */
 struct parser {
@@ -612,7 +611,7 @@ static void add_binding(struct parser *ps, struct xml_attr *b, const char *p)
 
 /* Finds the namespaces of an element and its attributes. The declarations may follow the names
  * that use them, so this is done at the end of the tag. Until then the `ns` member of an
- * attribute is the name with its prefix; if that is also its `name`, there is no prefix. Two
+ * attribute is the name with its prefix, or its `name` itself if there is no prefix. Two
  * attributes are duplicates if they have the same name and their prefixes are bound to the same
  * URI. */
 static void resolve_names(struct parser *ps, struct xml_elem *e)
@@ -791,8 +790,8 @@ static char *take_start_tag(struct parser *ps, char *p)
 	return q + 1;
 }
 
-/* Parses the unit. Returns its root element. On an error or if the unit is to be skipped, changes
- * xs->event and returns NULL. One block of memory holds the tree, and the root is at its start:
+/* Parses the unit and returns its root element. If there is an error or the unit must be skipped,
+ * changes xs->event and returns NULL. One block of memory holds the tree, beginning with the root:
  *
  *     elements | attributes | copy of the unit | NULs | joined texts
  *
@@ -1011,14 +1010,14 @@ int buffer_format(struct buffer *b, const char *format, ...)
 	return failed;
 }
 
-/* Returns "xml:" for the namespace of xml, which has no other prefix, and "" for all others. */
+/* Returns "xml:" for the namespace of xml, which can have no other prefix. Otherwise returns "". */
 static const char *prefix_of(const char *ns)
 {
 	return strcmp(ns, XML_NS) ? "" : "xml:";
 }
 
-/* Prints the start tag and the text. The default namespace is declared if it differs from the
- * parent's. Each attribute in a namespace other than that of xml gets a new prefix. */
+/* Prints the start tag and the text. Declares the default namespace if it differs from the
+ * parent's, and a new prefix for each attribute in a namespace other than that of xml. */
 static void print_start(const struct xml_elem *e, const char *outer_ns, struct buffer *b)
 {
 	const struct xml_attr *a;
@@ -1039,9 +1038,9 @@ static void print_start(const struct xml_elem *e, const char *outer_ns, struct b
 	append_escaped(b, e->text, ESCAPED);
 }
 
-/* Walks the tree without recursion. After a start tag the walk goes to the first child. If there
- * is none, the end tag is printed, and the walk goes to the next element. If there is no next one,
- * the parent ends as well. */
+/* Walks the tree without recursion: prints a start tag and goes to the first child. If there is
+ * none, prints the end tag and goes to the next element. If there is no next element, the parent
+ * ends as well. */
 void xml_print(const struct xml_elem *root, FILE *out)
 {
 	const struct xml_elem *e, *next;
