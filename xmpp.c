@@ -1555,7 +1555,8 @@ static void sha1_block(uint32_t h[5], const uint8_t p[64])
 
 	for (t = 0; t < 80; t++) {
 		if (t < 16) {
-			w[t] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+			w[t] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16
+			       | (uint32_t)p[2] << 8 | p[3];
 			p += 4;
 		} else
 			w[t] = rotate(w[t - 3] ^ w[t - 8] ^ w[t - 14] ^ w[t - 16], 1);
