@@ -578,8 +578,8 @@ static void be_program(const struct play *p, int port, int fd)
 {
 	char *line = must(print("exec %s -p %d 2>&1", p->run, port));
 
-	if (dup2(fd, STDOUT_FILENO) < 0)
-		die("dup2");
+	if (dup2(fd, STDOUT_FILENO) < 0 || setpgid(0, 0))
+		die("dup2 or setpgid");
 	if (p->chunk != 7) /* looking for leaks once is enough */
 		setenv("ASAN_OPTIONS", "detect_leaks=0", 0);
 	execl("/bin/sh", "sh", "-c", line, (char *)NULL);
@@ -637,6 +637,7 @@ static void forget(struct play *p)
 static void close_stage(struct play *p)
 {
 	if (p->child > 0) {
+		kill(-p->child, SIGKILL); /* workers of jumperbot would connect to who has the port next */
 		kill(p->child, SIGKILL);
 		waitpid(p->child, NULL, 0);
 	}
