@@ -613,6 +613,7 @@ static void open_stage(struct play *p)
 		die("socket");
 	p->child = new_process();
 	if (p->child == 0) {
+		alarm(300); /* if we are killed, it ends nevertheless; this survives exec() */
 		close(p->listener);
 		close(fds[0]);
 		if (p->run)
