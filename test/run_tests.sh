@@ -16,14 +16,14 @@
 # and, only if asked for:
 #
 #     ports        other compilers, C libraries, processors, makes
-#     soak         half an hour of messages, and of servers that are killed
+#     soak         half an hour of messages, and servers that are killed
 #
-# The functions of a group are in the tests.sh of a folder. -v prints each check, not
-# only those that fail. Needs a shell, a C compiler ($CC, or else cc) and make. A
-# check that needs more is skipped if that is missing. With REQUIRE_SERVERS=1 a
-# missing server is a failure. No file is left in the tree, and no process is left
-# running. The last line is "N passed, N failed, N skipped". The exit status is 1 if
-# any check has failed.
+# The checks of each folder are in its tests.sh. With -v, all checks are printed, not
+# only those that fail. Needs a shell, a C compiler ($CC, or else cc) and make. A check
+# that needs another tool is skipped if the tool is missing. With REQUIRE_SERVERS=1 a
+# missing server is a failure. The tests leave no file in the tree and no process
+# running. The last line is "N passed, N failed, N skipped". The exit status is 1 if a
+# check has failed.
 CDPATH='' cd -- "$(dirname -- "$0")/.." || exit 1
 
 : "${CC:=cc}"
@@ -34,7 +34,7 @@ sanitize='-g -fsanitize=address,undefined -fno-sanitize-recover=undefined'
 all_groups='ejabberd prosody unit transcripts crowds practice readme cli tools fuzz'
 at_once=4      # groups that run at the same time; most of them wait more than they work
 passed=0 failed=0 skipped=0
-processes=     # that we started and have not yet waited for
+processes=     # those that we have started and not yet waited for
 server= dir=   # the XMPP server that is running, and its directory, or empty
 
 # ------------------------------------------------------------------ Checks
@@ -67,7 +67,7 @@ skip() { # skip NAME REASON [DEBIAN-PACKAGE...]
 	printf '%s\n' "$@" >>"$top/packages"
 }
 
-# Runs a program that has checks of its own. Its last line says how many.
+# Runs a program that has checks of its own. Its last line is "N passed, N failed".
 check_program() { # check_program NAME COMMAND...
 	name=$1
 	shift
@@ -108,8 +108,8 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
 remember() { processes="$processes $1"; }
 
 # Starts a command in the background. Its process ID is $!, and its output goes to
-# $tmp/NAME.out and .err. These are emptied first. The new process may not open them at
-# once, and until then we would read the output of the last one.
+# $tmp/NAME.out and .err. These files are emptied first. Otherwise, until the new process
+# opens them, we would read the output of the previous one.
 start() { # start NAME COMMAND...
 	: >"$tmp/$1.out"
 	: >"$tmp/$1.err"
@@ -126,7 +126,7 @@ forget() {
 }
 
 # Runs a command. Returns its status, or 124 if it had to be killed. The command runs in
-# the background, because a shell handles signals only between commands.
+# the background, because a shell handles no signal while a command runs in the foreground.
 within() { # within SECONDS COMMAND...
 	limit=$1
 	shift
@@ -179,7 +179,7 @@ compiles() { # compiles HOW PROGRAM.c FLAGS...
 #     G.state    how many checks are done, and which one is running
 #     G.counts   at the end: passed, failed, skipped
 #     G.start    when it began, in seconds
-# Meanwhile the first shell waits, shows the states, and reports the groups that have ended.
+# The main shell waits, shows the states, and reports each group that has ended.
 
 show_state() { echo "$((passed + failed)) $1" >"$tmp.state"; }
 
@@ -193,7 +193,7 @@ run_group() { # run_group GROUP
 	echo "$passed $failed $skipped" >"$tmp.counts"
 }
 
-# Stops the processes. They get some time to stop those that they have started themselves.
+# Stops the processes. Gives them time to stop those that they have started themselves.
 clean_up_group() {
 	kill $processes 2>/dev/null
 	wait_for 3 all_gone
@@ -214,10 +214,10 @@ start_group() { # start_group GROUP
 	running="$running $1:$!"
 }
 
-# Prints the line of a group that has ended, and its failures, or with -v all its checks.
+# Prints a line about a group that has ended, and the checks that failed (with -v, all checks).
 report_group() { # report_group GROUP
 	log=$top/$1.log
-	if [ ! -e "$top/$1.counts" ]; then # some command has ended the shell
+	if [ ! -e "$top/$1.counts" ]; then # the group's shell has exited early
 		echo '0 1 0' >"$top/$1.counts"
 		{ echo "FAIL - $1 ended early:"; sed 's/^/    /' "$log"; } >"$log.2"
 		mv "$log.2" "$log"
@@ -233,7 +233,7 @@ report_group() { # report_group GROUP
 	ended=$((ended + 1))
 }
 
-# Waits until fewer than that many groups are running.
+# Waits until fewer than NUMBER groups are running.
 wait_for_groups() { # wait_for_groups NUMBER
 	while :; do
 		still= number=0
@@ -266,8 +266,8 @@ states() {
 	done
 }
 
-# Prints how long the groups will take. takes_GROUP prints the seconds that a group takes alone, or
-# 0 if it cannot run here.
+# Prints how long the groups will take. For each group, takes_GROUP prints how many seconds it takes
+# when it runs alone, or 0 if it cannot run here.
 estimate() {
 	sum=0 longest=0
 	for group in $groups; do

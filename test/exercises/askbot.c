@@ -6,7 +6,8 @@
 #define NS_PING "urn:xmpp:ping"            /* XEP-0199 */
 #define NS_VERSION "jabber:iq:version"     /* XEP-0092 */
 
-/* Prints one result. `data` is the namespace of the question. `answer` is NULL if none came. */
+/* Prints an answer, which is NULL if none came. `data` is the namespace of the question. After the
+ * answer to the last question, closes the connection. */
 static void print_answer(struct xmpp *x, const struct xml_elem *answer, void *data)
 {
 	const char *result = "result";

@@ -1,5 +1,5 @@
-/* poke.c - opens a stream to the server on this machine and prints what the server sends. It sends
- * what you type unchanged, so you can continue by hand. Ctrl-C ends it. */
+/* poke.c - opens a stream to the server on this machine, and prints what the server sends. Then it
+ * also sends what you type, so that you can continue by hand. Press Ctrl-C to end it. */
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>

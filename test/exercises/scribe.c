@@ -1,4 +1,4 @@
-/* scribe.c - sits in a room and writes down what is said there. Exercise 3: a room.
+/* scribe.c - enters a room and prints what is said there. Exercise 3: a room.
  *
  *     ./scribe tea@conference.localhost */
 #include "xmpp.h"

@@ -1,7 +1,7 @@
 #!/bin/sh
-# demo.sh - shows the bots at work on a machine that has nothing but a C compiler. Builds everything
-# in a temporary directory and starts the practice server. Then a user talks to echobot, and ten
-# jumperbots chat. Leaves nothing behind.
+# demo.sh - shows the bots at work. Needs nothing but a C compiler. Builds everything in a temporary
+# directory, which it removes at the end, and starts the practice server. Then a user talks to
+# echobot, and ten jumperbots chat.
 cd "$(dirname "$0")/../.." || exit 1
 
 : "${CC:=cc}"
@@ -14,7 +14,7 @@ narrate() { printf '\n%s%s%s\n' "$bold" "$*" "$plain" | fold -s -w "$width"; }
 give_up() { echo "demo: $*" >&2; exit 1; }
 build() { $CC -O -o "$tmp/$1" "$2" xmlstream.c $3 || give_up "cannot build $2"; }
 
-# Reads lines with one tag and its text each, and joins them to lines of at most $1 characters.
+# Reads lines, each with one tag or text, and joins them into lines of at most WIDTH characters.
 join_tags() { # join_tags WIDTH
 	row=
 	while IFS= read -r tag; do
@@ -27,7 +27,8 @@ join_tags() { # join_tags WIDTH
 	printf '%s\n' "$row"
 }
 
-# Prints a file with long lines broken between tags, or else between words. Long base64 is cut.
+# Prints a file. Breaks long lines between tags or, if there are none, between words. Shortens long
+# base64.
 show() { # show FILE
 	while IFS= read -r line; do
 		printf '%s\n' "$line" |
@@ -63,7 +64,7 @@ server='' bot=''
 trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
 
-narrate "1. Building the bots, a practice server, and say, which sends one message."
+narrate "1. We build the bots, a practice server, and a program that sends one message."
 build echobot echobot.c xmpp.c
 build jumperbot jumperbot.c xmpp.c
 build server test/practice/server.c test/practice/sasl.c
@@ -76,31 +77,31 @@ await 'listening on port' "$tmp/server.out"
 port=$(sed -n 's/.*listening on port //p' "$tmp/server.out")
 show "$tmp/server.out"
 
-narrate "3. Echobot logs in. Lines with C: are what it sends, lines with S: what the server sends."
+narrate "3. Echobot logs in. C: marks what it sends, and S: marks what the server sends."
 "$tmp/echobot" -v -p "$port" >"$tmp/bot.out" 2>"$tmp/bot.trace" &
 bot=$!
 await 'ready as' "$tmp/bot.out"
 show "$tmp/bot.trace"
 lines=$(wc -l <"$tmp/bot.trace")
 
-narrate "4. Juliet logs in, too, and speaks to echobot."
+narrate "4. Juliet logs in, too, and sends echobot a message, which it repeats."
 "$tmp/say" "$port" juliet "$(sed -n 's/.*ready as //p' "$tmp/bot.out")" \
 	'O Romeo, Romeo! <Wherefore> art thou Romeo?' >"$tmp/say.out" 2>&1 ||
 	give_up "$(cat "$tmp/say.out")"
 show "$tmp/say.out"
 
-narrate "5. Echobot has received and sent these stanzas. Now it closes its stream."
+narrate "5. We stop echobot. Since its login it has received and sent the following."
 kill "$bot"
 wait "$bot" || give_up "echobot failed"
 bot=
 tail -n +$((lines + 1)) "$tmp/bot.trace" >"$tmp/rest"
 show "$tmp/rest"
 
-narrate "6. Ten jumperbots hop between three rooms for three seconds, and talk a lot."
+narrate "6. Ten jumperbots talk in three rooms for three seconds. Their summary says:"
 "$tmp/jumperbot" -p "$port" -n 10 -r 3 -i 10 -d 3 >"$tmp/summary" ||
 	give_up "not every jumperbot entered a room"
 explain entered "bots that have been in a room"
-explain sent "phrases that the bots have said"
+explain sent "phrases that the bots said"
 explain heard "phrases that came back to the bot that said them"
 explain received "phrases heard, counted once for each bot that heard them"
 explain p50_ms "milliseconds within which half of the phrases came back"

@@ -24,7 +24,7 @@ ends_well() { # ends_well NAME PID SIGNAL
 	forget "$2"
 	status=$?
 	[ $status -eq 0 ] || { echo "exit status $status"; tail -n 40 "$tmp/$1.err"; return 1; }
-	grep '^[CS]: ' "$tmp/$1.err" | tail -n 2 > "$tmp/last" # the rest is the tunnel's
+	grep '^[CS]: ' "$tmp/$1.err" | tail -n 2 > "$tmp/last" # other lines are from the tunnel
 	says '^C: </stream:stream>$' "$tmp/last" && says '^S: </stream:stream>$' "$tmp/last"
 }
 
@@ -48,8 +48,8 @@ stop_practice() {
 
 # ------------------------------------------------------------- Jumperbots
 
-# Runs jumperbots until the command succeeds, for at most 100 s, and stops them. The trace goes to
-# $tmp/crowd.err, the summary to $tmp/crowd.out. Sets $pid.
+# Runs jumperbots until the command succeeds, or for 100 s, and stops them. The trace goes to
+# $tmp/crowd.err, the summary to $tmp/crowd.out. Sets $pid. Returns the exit status.
 crowd_until() { # crowd_until COMMAND OPTION...
 	enough=$1
 	shift
@@ -63,12 +63,12 @@ crowd_until() { # crowd_until COMMAND OPTION...
 	forget $pid
 }
 
-# Count what is in the trace so far.
+# These functions print how many phrases or bots are in the trace so far.
 phrases_said() { grep -c '^C([^)]*): <message' "$tmp/crowd.err"; }
 bots_in_room() { count_in_room <"$tmp/crowd.err"; }
 count_in_room() { grep "^S([^)]*): <presence .*code='110'" | cut -d : -f 1 | sort -u | wc -l; }
 
-# Checks the summary: name=value must be there, and for name:n a value of at least n.
+# Checks the summary. An expectation is name=value, or name:n if the value must be at least n.
 tells() { # tells EXPECTATION...
 	for expected; do
 		case $expected in
@@ -84,7 +84,7 @@ all_is_well() { # all_is_well BOTS PHRASES
 		unanswered=0 unheard=0 repeated=0 && tells heard="$(sed -n 's/^sent=//p' "$tmp/crowd.out")"
 }
 
-# Runs bots until all of them have been in a room and have said that many phrases in total. True if
+# Runs bots until each has been in a room, and together they have said PHRASES phrases. True if
 # nothing went wrong.
 happy_crowd() { # happy_crowd BOTS PHRASES OPTION...
 	bots=$1 phrases=$2
@@ -97,12 +97,12 @@ happy_crowd() { # happy_crowd BOTS PHRASES OPTION...
 
 all_have_spoken() { [ "$(phrases_said)" -ge "$phrases" ] && [ "$(bots_in_room)" -ge "$bots" ]; }
 
-# Shows the messages between the lines of the trace.
+# Prints the messages of jumperbot, without the trace.
 crowd_complains() { grep -v '^[CS](' "$tmp/crowd.err"; }
 
 # -------------------------------------------------------- Practice server
 
-# Runs the demo, and checks its output and that it leaves nothing behind.
+# Runs the demo. Checks its output, and that it leaves no file behind.
 demo_works() {
 	mkdir -p "$tmp/demo"
 	demo='sh test/practice/demo.sh'
@@ -127,7 +127,7 @@ test_practice() { # test_practice HOW
 	check "$what: and the server" stop_practice
 }
 
-# Tests bots whose output cannot be written, or is not read.
+# Tests a bot whose output cannot be written, or is not read.
 test_output() {
 	what="practice server"
 	check "$what: it starts" start_practice "$tmp/plain/server"
@@ -141,7 +141,7 @@ test_output() {
 	check "$what: SIGTERM" stop_practice
 }
 
-# Tries until there is an answer: the bot may still be logging in.
+# True if the bot answers. Tries 21 times, since the bot may still be logging in.
 is_answered() {
 	for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
 		! answers || return 0
@@ -154,7 +154,7 @@ answers() {
 		says 'answers: hello' "$tmp/said"
 }
 
-# The bot's output must not go into the stream. The exit status tells that output was lost.
+# The bot's output must not go into the stream. The exit status shows that output was lost.
 closed_output() {
 	"$echobot" -v -p "$PORT" >&- 2>&- &
 	pid=$!
@@ -176,7 +176,8 @@ ends_with() { # ends_with STATUS PID
 	[ $status -eq "$1" ] || { echo "exit status $status, not $1"; return 1; }
 }
 
-# The bot prints more than a pipe holds. The first signal may not end it, but the second must.
+# The bot prints more than the pipe can hold, so it blocks. If one signal does not end it, a second
+# signal must.
 stuck_output() {
 	mkfifo "$tmp/pipe" || return 1
 	sleep 1000 <"$tmp/pipe" &
@@ -225,7 +226,7 @@ group_crowds() {
 	check "$what -a: SIGTERM" stop_practice
 }
 
-# Lowers the limit of descriptors, so that one process is not enough.
+# Lowers the limit of descriptors, so that jumperbot needs several processes.
 several_processes() {
 	(ulimit -n 64 && happy_crowd 100 200 -i 20 -r 20 -a 200 -m)
 }
@@ -238,13 +239,13 @@ listeners() {
 	crowd_until all_have_spoken -v -n 3 -i 1000 -l && tells entered=3 sent=0
 }
 
-# The status is 1 if a bot has not been in a room by then.
+# The exit status may be 1, since in one second a bot may not get into a room.
 ends_in_time() {
 	within 60 "$jumperbot" -p "$PORT" -n 3 -d 1 >"$tmp/crowd.out" 2>"$tmp/crowd.err"
 	[ $? -le 1 ] && tells bots=3
 }
 
-# Stops the server while ten jumperbots wait for answers.
+# Starts ten jumperbots, and suspends the server while they wait for answers.
 waiting_crowd() {
 	start crowd "$jumperbot" -p "$PORT" -n 10 -r 2 -i 20 -v
 	pid=$!
@@ -261,7 +262,8 @@ all_ten_speak() { [ "$(grep -o '^C(jumperbot_[0-9]): <message' "$tmp/crowd.err" 
 
 more_is_said() { [ "$(grep -c '^C([^)]*): <message' "$tmp/crowd.err")" -gt "$said" ]; }
 
-# A signal may reach all processes at once, for example from timeout(1). It counts only once.
+# Sends a signal first to a worker and then to the parent, as timeout(1) sends it to all processes.
+# It must count only once.
 slow_end() {
 	waiting_crowd || return 1
 	first_child && kill -TERM "$child" && sleep 1
@@ -306,7 +308,7 @@ same_choices() {
 		! { choices 8 | cmp -s - "$tmp/choices"; }
 }
 
-# The first of two or three processes is killed. The others go on, and the parent reports it.
+# A worker is killed. The parent must report this, and the other workers must continue.
 process_dies() {
 	start crowd few_descriptors "$jumperbot" -p "$PORT" -n 60 -r 5 -a 1000 -i 20 -v
 	pid=$!
@@ -318,13 +320,13 @@ process_dies() {
 	[ $heard -eq 0 ] && tells entered:30 sent:30 && nothing_is_missing
 }
 
-# Each phrase was heard, came back as an error, or is known to be lost.
+# True if each phrase was heard, came back as an error, or was counted as lost.
 nothing_is_missing() {
 	eval "$(grep '^\(sent\|heard\|bounced\|unheard\)=[0-9]*$' "$tmp/crowd.out")"
 	[ "$sent" -eq $((heard + bounced + unheard)) ] || { cat "$tmp/crowd.out"; return 1; }
 }
 
-# The parent is killed. Its workers must exit.
+# The parent is killed. Its workers must exit as well.
 parent_dies() {
 	start crowd few_descriptors "$jumperbot" -p "$PORT" -n 60 -r 5 -a 1000 -i 20
 	pid=$!
@@ -352,15 +354,15 @@ others_speak() {
 	[ "$(grep -o "^C(jumperbot_[345][0-9]): <message" "$tmp/crowd.err" | sort -u | wc -l)" -eq 30 ]
 }
 
-# Sets $child. Without /proc, ps lists the children of the parent.
+# Sets $child to the first child of $pid. Without /proc, ps lists all processes with their parents.
 first_child() {
 	child=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null || ps -o pid=,ppid= | awk -v p="$pid" '$2 == p { print $1 }')
 	child=${child%% *}
 	[ -n "$child" ]
 }
 
-# Tests the options with which the server makes it hard for bots: it writes one byte at a time,
-# demands TLS, closes connections at once, or hangs up.
+# Tests the options that make the server difficult: it writes one byte at a time (-c), demands TLS
+# (-T), closes connections at once (-r), or hangs up after some stanzas (-n).
 test_switches() {
 	what="practice server"
 	check "$what -c 1: it starts" start_practice "$tmp/plain/server" -c 1
