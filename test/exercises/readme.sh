@@ -5,24 +5,24 @@
 #     server$ ./server -v
 #
 # is typed into the terminal called "server". The indented lines that follow, up to the next text,
-# are the expected output. There, ... stands for anything, and white space does not count. "> text"
-# is typed into the program that runs there, once it has printed the lines above. ^C means Ctrl-C.
-# The text "Look at bot$:" announces output that the program in the terminal "bot" prints without
-# new input. If a program is still running when something else is typed into its terminal, it must
-# first end by itself.
+# are the expected output, in which ... stands for anything, and white space does not count. A line
+# "> text" is typed into the program that is running there, when it has printed the lines above it.
+# ^C means Ctrl-C. The text "Look at bot$:" announces more output from the program in the terminal
+# "bot". If a command is typed into a terminal in which a program is still running, this program
+# must first end by itself.
 #
 # A line like
 #
 #     xmpp.c, flush():
 #
 # without indentation announces a quotation: the indented lines that follow, up to the next text or
-# command. It must be that function (or, without the parentheses, that table) from its first line to
-# its last, where ... stands for anything. Below the name of a transcript there are some of its
-# lines. dicebot.c is written by the reader, step by step; see write_bot().
+# command. It must agree with the whole function (or, without the parentheses, the table), where ...
+# stands for anything. The name of a transcript announces some of its lines. dicebot.c is written by
+# the reader, step by step; see write_bot().
 #
 # All this happens in a copy of the tree, with a free port instead of 5222. A command whose program
-# is not installed is skipped, along with its output. Other checks run the commands that take long:
-# see `elsewhere`.
+# is not installed is skipped, along with its output. So are the commands in `elsewhere`, which take
+# long.
 LC_ALL=C
 export LC_ALL
 elsewhere='make demo|test/run_tests.sh|test/bench/bench.sh'
@@ -56,8 +56,8 @@ squeeze() { tr -d ' \t\n\r'; }
 # Prints a regular expression for the text that it reads, where ... stands for anything.
 to_pattern() { squeeze | sed 's/[].[*^$\\/]/\\&/g; s/\\\.\\\.\\\./.*/g'; }
 
-# True if the terminal has printed the expected output. A program that has ended must have printed
-# exactly that; one that is still running may print more.
+# True if the program in that terminal has printed the expected output. If it has ended, it must
+# have printed nothing else. If it is still running, it may have printed more.
 is_printed() { # is_printed TERMINAL
 	end=
 	gone "$(get pid "$1")" && end='$'
@@ -90,7 +90,8 @@ retry() { # retry TERMINAL
 	mv "$tmp/want" "$tmp/$1.want"
 }
 
-# Compares the output at the end of an indented block. The program may be typed into again later.
+# Compares the output at the end of an indented block. Remembers the terminal, since the next block
+# may type into the same program.
 compare() {
 	[ -n "$current" ] || return 0
 	if prints "$current" || { retry "$current" && prints "$current"; }; then
@@ -109,7 +110,7 @@ compare() {
 	current=
 }
 
-# Continues with the program that ran before the text, if it is still running.
+# Returns to the program that the previous block has typed into, if it is still running.
 go_on() {
 	[ -n "$current" ] || [ -z "$typed_into" ] || gone "$(get pid "$typed_into")" ||
 		current=$typed_into
@@ -133,8 +134,9 @@ finish() { # finish TERMINAL
 	eval "pid_$1="
 }
 
-# Types ^C. A program that a shell runs in the background ignores INT unless it has a handler, so
-# others get TERM. Only one signal is sent: after two the server does not close its streams.
+# Types ^C. A program that a shell runs in the background ignores INT unless it installs a handler,
+# so other programs get TERM. Sends one signal only, since a second one would end the server at
+# once.
 interrupt() { # interrupt TERMINAL
 	[ -n "$(get pid "$1")" ] || return
 	case $(get command "$1") in
@@ -155,10 +157,10 @@ type_command() { # type_command TERMINAL COMMAND
 		mkfifo "$tmp/$1.in"
 		;;
 	esac
-	eval "exec $(get fd "$1")>&-" # otherwise the reader could be gone before we open it again
+	eval "exec $(get fd "$1")>&-" # so that the new program waits until we open the pipe again
 	eval "command_$1=\$2"
 	: >"$tmp/$1.want"
-	: >"$tmp/$1.out" # otherwise we could read the output of the previous program
+	: >"$tmp/$1.out" # until the new program opens it, the old output would be there
 	case $2 in
 	*'|'*) script=$2 ;;
 	*) script="exec env $2" ;; # so that the signal reaches the program, not a shell
@@ -203,7 +205,7 @@ package() { if [ "$1" = nc ]; then echo netcat-openbsd; else echo "$1"; fi; }
 
 # -------------------------------------------------------------- Quotations
 
-# Prints the file's definition of that function, array or struct, without the comment above it.
+# Prints the definition of the function, table or struct in the file, without the comment above it.
 definition() { # definition FILE NAME
 	sed -n "/^[a-z}].*\<${2%()}\>[^;]*\$/,/^}/p" "$1"
 }
@@ -233,9 +235,9 @@ compare_transcript() { # compare_transcript FILE
 	[ -s "$tmp/quoted" ] && ! grep -vxF -f "$1" "$tmp/quoted"
 }
 
-# Changes dicebot.c as the reader is told to. The first quotation is the whole file. Each of
-# the others is a function of test/exercises/dicebot.c, which replaces the one in the file, or is
-# put before main(). The last one makes the two files equal.
+# Changes dicebot.c as the README tells the reader to. The first quotation is the whole file. Each
+# of the others is a function of test/exercises/dicebot.c, which replaces the function in the file
+# or is added before main(). After the last one, the two files must be equal.
 write_bot() { # write_bot NAME
 	if [ "$1" = new ]; then
 		cp "$tmp/quoted" dicebot.c
@@ -291,8 +293,8 @@ take_line() { # take_line LINE
 	esac
 }
 
-# Follows the text on standard input. A line that ends in a semicolon is code, which must be
-# announced.
+# Follows the text on standard input. A line that ends in a semicolon must be part of a quotation
+# that was announced.
 follow() {
 	current='' typed_into='' quoted=''
 	while IFS= read -r line; do
@@ -327,7 +329,7 @@ follow() {
 	end_quotation
 }
 
-# Prints chapter 1 with that command instead of poke, and with the header that the reader must type.
+# Prints chapter 1 with that command instead of poke, and with the header, which must then be typed.
 by_hand() { # by_hand COMMAND
 	header="<stream:stream to='localhost' version='1.0' xmlns='jabber:client'"
 	header="$header xmlns:stream='http://etherx.jabber.org/streams'>"

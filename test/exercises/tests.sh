@@ -2,7 +2,7 @@
 
 takes_readme() { echo 15; }
 
-# True if the command succeeds for each line of the input, and there are at least that many lines.
+# True if the command succeeds for each line of the input, and there are at least AT_LEAST lines.
 every_line() { # every_line AT_LEAST COMMAND...
 	missing=$1
 	shift

@@ -1,14 +1,15 @@
 #!/bin/sh
-# fuzz.sh TARGET DIR SECONDS [afl] - fuzzes, beginning with the server's lines in the
-# transcripts and the files in test/fuzz/corpus. Needs clang with libFuzzer, or AFL++.
+# fuzz.sh TARGET DIR SECONDS [afl] - fuzzes a target. The first inputs are the server's
+# lines in the transcripts, and the files in test/fuzz/corpus. Needs clang with
+# libFuzzer or, with the fourth argument, AFL++. The targets and what they check:
 #
-#     xml     the tokenizer: cutting the bytes into pieces makes no difference
+#     xml     the tokenizer gives the same result however its input is split
 #     expat   the same, and expat agrees; needs libexpat's headers
-#     conn    a whole connection: its output is always XML, whatever it receives
+#     conn    the output of a connection is XML, whatever the connection receives
 #
-# The corpus grows in DIR, and a second run continues there. Findings are in DIR, too:
+# The corpus grows in DIR, and the next run continues with it. Findings are in DIR, too:
 # copy one to test/fuzz/corpus/TARGET, see run_tests.sh fuzz fail, and fix the bug.
-# Both fuzzers show their progress while they run, and at the end the number of
+# Both fuzzers show their progress while they run. At the end, they print the number of
 # executions and the coverage.
 cd "$(dirname "$0")/../.." || exit 1
 [ $# -ge 3 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2; }

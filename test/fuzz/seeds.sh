@@ -4,8 +4,8 @@
 cd "$(dirname "$0")" || exit 1
 target=$1 dir=$2
 
-# Prints the S: lines of the files and of those that they include, with NULs between
-# them, as fuzz_conn.c expects. Of a disaster, prints only the lines at that part.
+# Prints the S: lines of the files and of the files that they include. Separates them with
+# NULs, as fuzz_conn.c expects. Of a .disaster file, prints only the lines for PART.
 heard() { # heard PART FILE...
 	awk -v part="$1" '
 		function load(file, line, elsewhere) {

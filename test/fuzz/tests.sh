@@ -2,7 +2,7 @@
 
 takes_fuzz() { echo 10; }
 
-# Plays the seeds of a fuzzer without a fuzzer.
+# Runs a fuzz target on its seeds, without a fuzzer.
 play_corpus() { # play_corpus TARGET
 	mkdir -p "$tmp/seeds/$1" && test/fuzz/seeds.sh "$1" "$tmp/seeds/$1"
 	check "test/fuzz/fuzz_$1.c compiles" compiles sanitized "test/fuzz/fuzz_$1.c" test/fuzz/fuzz_main.c $sanitize &&

@@ -1,7 +1,7 @@
 #!/bin/sh
 # A private ejabberd for tests; run without arguments for usage.
 # Erlang's distribution stays off (no node name, no cookie, no epmd), so this server cannot clash
-# with another one. On the other hand, ejabberdctl cannot reach it.
+# with another one. The disadvantage is that ejabberdctl cannot reach it.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"

@@ -1,6 +1,6 @@
 # lib.sh - the code that prosody.sh and ejabberd.sh share. POSIX sh, sourced.
 #
-# Each of the two defines
+# Each of these two scripts defines
 #     probe                 prints why this machine cannot run the server, or nothing
 #     config, write_config  name of the configuration file, and a function that prints it
 #     write_accounts        puts the accounts where the server finds them
@@ -76,8 +76,8 @@ alive() {
 	case $(ps -o stat= -p "$1" 2>/dev/null) in ''|Z*) return 1 ;; esac
 }
 
-# True if our server is running. Another process may have got its process ID, so the arguments are
-# checked, too.
+# True if our server is running. Checks the arguments, too, since another process may now have the
+# server's process ID.
 running() {
 	pid=$(cat "$dir/pid" 2>/dev/null) && alive "$pid" &&
 		ps -ww -o args= -p "$pid" | grep -qF -- "$dir"
@@ -111,8 +111,8 @@ wait_until_up() {
 	done
 }
 
-# Starts the server on the first port that it gets. Another program could take a port that was found
-# to be free before. The range lies below the ports of outgoing connections.
+# Tries ports until the server can listen on one. Looking for a free port first would not help,
+# since another program could take it. The range lies below the ports of outgoing connections.
 start() {
 	read_options
 	if running; then die "already running in $dir"; fi

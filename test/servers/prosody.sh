@@ -26,7 +26,8 @@ private_settings() {
 	END
 }
 
-# Prints the configuration in the README. With TLS, also does what the README says about it.
+# Prints the configuration in the README. With TLS, changes it and makes a certificate as described
+# there.
 readme_config() {
 	readme=$here/../../README
 	change=
@@ -83,8 +84,8 @@ write_config() {
 	END
 }
 
-# Writes the files that "prosodyctl register" would write, which takes 0.2 s for each account.
-# internal_hashed replaces the plain password at the first login.
+# Writes the files of the accounts directly, since "prosodyctl register" takes 0.2 s for each. With
+# internal_hashed, Prosody replaces the plain password at the first login.
 write_accounts() {
 	mkdir -p "$dir/data/localhost/accounts" "$dir/none"
 	make_users | awk -v d="$dir/data/localhost/accounts" '{
@@ -101,7 +102,8 @@ launch() {
 	echo $! > "$dir/pid"
 }
 
-# Prosody continues if it could not open a port. It logs the ports that it could not open first.
+# Prosody runs even if it cannot open a port. It logs each failure before it logs that the service
+# is active.
 is_up() { grep -q "Activated service 'c2s[a-z_]*' on .*$port" "$dir/server.log" 2>/dev/null && ! port_taken; }
 port_taken() { grep -q 'Failed to open server port' "$dir/server.log" 2>/dev/null; }
 

@@ -1,15 +1,17 @@
-# soak.sh - the checks of the group soak, which take half an hour. $MESSAGES
-# messages (default: 2,000,000) go through one echobot, whose memory must not grow,
-# on the practice server and, if it is installed, on Prosody. Then Prosody is killed
-# ten times in a row under 50 jumperbots and an echobot. Each time, it takes up to a
-# minute until all have reconnected. Sourced by tests.sh.
+# soak.sh - the checks of the group soak, which take half an hour. Sourced by tests.sh.
+#
+# First, $MESSAGES messages (default: 2,000,000) are sent through one echobot on the
+# practice server, and through another one on Prosody, if it is installed. The memory of
+# the bot must not grow. Then Prosody is killed ten times while 50 jumperbots and an
+# echobot are connected. Each time, it may take a minute until all have reconnected.
 
 messages=${MESSAGES:-2000000}
 kills=10
 
 memory() { ps -o rss= -p "$1" | tr -d ' '; } # KB
 
-# Shows the last line of a file whenever it has changed, until the process is gone.
+# Shows the last line of FILE and what COMMAND prints, whenever that line has changed, until PROCESS
+# is gone.
 show_progress() { # show_progress PROCESS FILE COMMAND...
 	process=$1 file=$2 shown=
 	shift 2
@@ -25,7 +27,8 @@ show_progress() { # show_progress PROCESS FILE COMMAND...
 
 beside() { echo ", echobot: $(memory $pid) KB"; }
 
-# Sends a tenth of the messages first. After that, echobot has all the memory that it needs.
+# Sends a tenth of the messages first, so that echobot has allocated all memory that it needs when
+# its memory is measured the first time.
 many_messages() {
 	start bot "$echobot" -p "$PORT"
 	pid=$!

@@ -86,8 +86,8 @@ at_most() { # at_most N PATTERN FILE
 	[ "$lines" -le "$1" ] || { echo "$lines times $2"; return 1; }
 }
 
-# Tests that echobot echoes. It must not answer messages from before its login; the client would
-# notice an answer.
+# Tests that echobot echoes messages, except one that was sent before its login. If it echoed that
+# one, too, the client would report it.
 test_conversation() {
 	check "$what: somebody speaks to a bot that is not there" within 60 $client --leave "$PORT" echobot@localhost
 	check "$what: the bot logs in" log_in bot "$echobot" || return
@@ -101,10 +101,10 @@ test_conversation() {
 	check "$what: the trace hides that one, too" hides_password "$tmp/stderr" open-sesame
 }
 
-# Tests two bots that receive each other's messages. Alice's client speaks to the first bot and
-# leaves before the answer, which then goes to the second bot, which is logged in as alice, too.
-# The first bot is stopped until she has left. If the bots answered each other, they would go on
-# during the whole conversation that follows.
+# Tests that two echobots do not answer each other. The second bot is logged in as alice. The first
+# bot is stopped while alice's client sends it a message and leaves. When the first bot continues,
+# its answer therefore goes to the second bot. If the bots answered each other, they would still do
+# so after the conversation that follows.
 test_loop() {
 	check "$what: a bot logs in" log_in first "$echobot" || return
 	first=$pid first_jid=$jid
@@ -133,7 +133,7 @@ test_tls_required() {
 	check "$what: the bot gives up" fails 1 '^echobot: .*TLS.*-x' "$echobot" -p "$PORT"
 }
 
-# The bot connects through the README's command, which adds TLS. The test client has its own TLS.
+# The bot connects through the README's command, which adds TLS. The test client speaks TLS itself.
 tls_command=$(sed -n "/ -x 'openssl/,/'\$/p" README | sed "s/.* -x '//; s/'\$//; s/\\\\\$//" | tr -s ' \n' ' ')
 gnutls_command='gnutls-cli --logfile=/dev/null --starttls-proto=xmpp -p $XMPP_PORT $XMPP_HOST'
 
@@ -214,7 +214,7 @@ test_memory() {
 
 # ------------------------------------------------------------- Jumperbots
 
-# Half of the bots have no account. Each of these is reported once.
+# Half of the bots have no account. Each of those must be reported once.
 half_refused() {
 	crowd_until half_are_in -v -n 20 -f 190 -i 50
 	status=$?
@@ -227,7 +227,7 @@ half_are_in() {
 		[ "$(grep -c '^jumperbot_20[0-9]: .*not-authorized' "$tmp/crowd.err")" -ge 10 ]
 }
 
-# The server ends during a run, and another one starts on its port. All bots must reconnect.
+# The server is stopped, and a new one is started on the same port. All bots must reconnect.
 all_come_back() { # all_come_back VARIABLE=VALUE...
 	before=0
 	start crowd "$jumperbot" -v -p "$PORT" -n 100 -i 2 -m
@@ -246,7 +246,7 @@ server_is_replaced() {
 	wait_for 120 all_in_again || { cat "$tmp/crowd.out"; crowd_complains; return 1; }
 }
 
-# Looks at the trace after line $before.
+# Searches the trace after line $before.
 all_in_again() { [ "$(tail -n +$((before + 1)) "$tmp/crowd.err" | count_in_room)" -eq 100 ]; }
 
 test_crowds() {
@@ -283,9 +283,9 @@ hides_new_password() { says "^C(jumperbot_[0-9]*): <iq type='set' id='register'>
 
 # ------------------------------------------------------------------ Faults
 
-# The server is stopped for 3 s. All bots wait, and nothing is lost. With 20 bots, the two rooms are
-# never empty. Otherwise ejabberd would close a room that the last bot has left, and a bot that
-# enters at that moment would get no answer.
+# The server is suspended for 3 s. All bots must wait, and nothing may be lost. With 20 bots, the
+# two rooms are never empty. Otherwise ejabberd would close a room when the last bot has left it,
+# and a bot that enters at that moment would get no answer.
 server_stands_still() {
 	start crowd "$jumperbot" -p "$PORT" -n 20 -r 2 -i 20 -v
 	pid=$! bots=20
@@ -298,8 +298,8 @@ server_stands_still() {
 	all_is_well 20 20
 }
 
-# Makes the bot queue more than is read from it. The bot is stopped until the server has received
-# 180 long messages for it. Then PROCESS (server or tunnel) is stopped while the bot answers.
+# Makes the bot write more than is read. The bot is suspended until the server has received 180 long
+# messages for it. Then PROCESS, the server or the tunnel, is suspended while the bot answers.
 nobody_reads() { # nobody_reads PROCESS
 	kill -STOP $bot_pid
 	start flood "$tmp/plain/flood" "$PORT" alice "$jid" 180 180 8000
@@ -338,7 +338,8 @@ somebody_takes_its_place() {
 	within 30 $client --user echobot --resource "${jid#*/}" --leave "$PORT" bob@localhost && ends_for_good 10 conflict
 }
 
-# A bot that has been logged in keeps trying even then, since the password may be corrected.
+# A bot that has been logged in keeps trying when its password is refused, since the password may be
+# corrected.
 password_changes() {
 	replace_server ECHOBOT=changed && wait_for 60 grep -q '^echobot: login refused: not-authorized' "$tmp/bot.err" &&
 		replace_server "ECHOBOT=echobot" && wait_for 100 is_ready_twice
@@ -370,7 +371,7 @@ test_faults() {
 	check "$what: SIGTERM ends it properly" ends_well bot $bot_pid TERM
 }
 
-# Runs a test function on a fresh server.
+# Starts a server, runs a function that tests it, and stops the server.
 on_server() { # on_server FUNCTION SERVER VARIABLE=VALUE...
 	function=$1
 	shift

@@ -2,14 +2,14 @@
 
 takes_transcripts() { echo 15; }
 
-# Plays all transcripts. Some run jumperbot, which the player finds in the PATH.
+# Plays all transcripts. For some, the player needs jumperbot, which it finds in the PATH.
 transcripts_play() { # transcripts_play FLAGS...
 	compiles "$how" jumperbot.c "$@" &&
 		PATH=$tmp/$how:$PATH "$tmp/$how/play" test/transcripts/*.txt test/transcripts/*.disaster
 }
 
-# True if each disaster says what is expected at each stage of the login. A part is a stage if it
-# says what the client awaits.
+# True if each .disaster file says what is expected at each stage of the login. The stages are the
+# .part files with a line that begins with "awaits".
 stages_meet_disasters() {
 	stages=$(grep -l '^awaits ' test/transcripts/*.part | sed 's/.*\/\(.*\)\.part/\1/')
 	[ "$(echo "$stages" | wc -l)" -ge 11 ] || { echo "only $stages"; return 1; }

@@ -3,8 +3,8 @@
 
 # -------------------------------------------------------------------- Bots
 
-# True if a correct program runs and a faulty one is caught. Some compilers have no
-# sanitizers or ignore the flags, and on some systems sanitizers do not work.
+# True if the sanitizers let a correct program run and stop a faulty one. Some compilers
+# have no sanitizers or ignore the flags, and on some systems sanitizers do not work.
 sanitizer_works() {
 	cat > "$tmp/probe.c" <<-'END'
 	#include <stdlib.h>
@@ -57,7 +57,7 @@ group_unit() {
 
 # ------------------------------------------------------------------- Tools
 
-# True if the tool reports nothing. Where a tool is wrong, a comment on that line silences it.
+# True if the tool reports nothing. If a report is wrong, a comment in the source suppresses it.
 # .clang-tidy lists the checks that are turned off.
 finds_nothing() { # finds_nothing TOOL FLAGS...
 	found=$("$@" 2>&1) && [ -z "$found" ] || { echo "$found"; return 1; }
@@ -99,7 +99,7 @@ group_tools() {
 
 # --------------------------------------------------------------------- CLI
 
-# Runs a bot that must give up, with that status and a reason on stderr.
+# Runs a bot that must give up, with exit status STATUS and a line on stderr that matches PATTERN.
 fails() { # fails STATUS PATTERN COMMAND...
 	wanted=$1 pattern=$2
 	shift 2
@@ -109,7 +109,7 @@ fails() { # fails STATUS PATTERN COMMAND...
 	says "$pattern" "$tmp/stderr"
 }
 
-# Runs a bot that must report an error, try again, and end on SIGTERM.
+# Runs a bot that must report an error and try again, twice, and must end on SIGTERM.
 tries_again() { # tries_again PATTERN COMMAND...
 	pattern=$1
 	shift
@@ -124,14 +124,14 @@ tries_again() { # tries_again PATTERN COMMAND...
 	says "$pattern" "$tmp/bot.err" && says_it_twice && [ $status -eq 0 ]
 }
 
-# Checks that the usage goes to standard output, since the user has asked for it.
+# True if -h prints the usage on standard output, since the user has asked for it.
 prints_usage() {
 	"$1" -h >"$tmp/stdout" 2>"$tmp/stderr" && says '^usage: ' "$tmp/stdout" && ! [ -s "$tmp/stderr" ]
 }
 
 says_it_twice() { [ "$(grep -c 'trying again in' "$tmp/bot.err")" -ge 2 ]; }
 
-# The command of a tunnel that prints its environment and ends.
+# A command for -x that prints its environment and exits.
 tell_tunnel='echo "-h $XMPP_HOST -s $XMPP_SERVER -p $XMPP_PORT" >&2'
 
 takes_cli() { echo 12; }
@@ -174,7 +174,7 @@ group_cli() {
 	check "an unknown host" tries_again '^echobot: cannot find does\.\.not\.\.exist' "$echobot" -t does..not..exist
 }
 
-# The tunnel ignores the end of its input and SIGTERM. It and what it started must be stopped.
+# The tunnel ignores SIGTERM and the end of its input. It must be killed all the same.
 stuck_tunnel() {
 	start bot "$echobot" -x "trap '' TERM; echo \$\$ >'$tmp/stuck'; sleep 1000; sleep 1001"
 	pid=$!
@@ -183,7 +183,7 @@ stuck_tunnel() {
 	forget $pid && gone "$(cat "$tmp/stuck")"
 }
 
-# The tunnel leaves a process behind that writes ten times a second.
+# The tunnel leaves behind a process that writes ten times a second. This must be killed, too.
 nothing_is_left() {
 	start bot "$echobot" -x "while :; do echo >>'$tmp/left'; sleep 0.1; done & exit 1"
 	pid=$!
@@ -196,6 +196,7 @@ does_not_grow() {
 	[ "$(wc -c <"$1")" -eq "$size" ]
 }
 
+# The tunnel moves to the bot's process group, so killing its own group would not end it.
 stray_tunnel() {
 	start bot "$echobot" -v -x "exec perl -e 'setpgrp(0, getpgrp(getppid())); print STDERR qq(away\\n); sleep 1000'"
 	pid=$!
@@ -204,7 +205,7 @@ stray_tunnel() {
 	forget $pid
 }
 
-# Simulates a full disk. The workers need no file to report their figures.
+# No file may grow, as on a full disk. The workers report through pipes, so this must not matter.
 full_disk() {
 	(trap '' XFSZ; ulimit -f 0; "$jumperbot" -p 1 -d 1; echo "status $?") 2>&1 | cat >"$tmp/stdout"
 	says '^lost=[1-9]' "$tmp/stdout" && says '^status 1$' "$tmp/stdout" && ! grep '^jumperbot: ' "$tmp/stdout"
@@ -212,7 +213,8 @@ full_disk() {
 
 # ------------------------------------------------------------------- Ports
 
-# Tests the bots and the test programs with this compiler. RUNNER, if not empty, runs the programs.
+# Tests the bots and the test programs with this compiler. RUNNER is a command that runs a program,
+# such as an emulator, or empty.
 test_port() { # test_port NAME RUNNER COMPILER FLAGS...
 	how=$1 runner=$2 CC=$3
 	shift 3
@@ -227,7 +229,7 @@ test_port() { # test_port NAME RUNNER COMPILER FLAGS...
 		check "$file compiles, $how" compiles "$how" "$file" "$@" &&
 			check_program "$file, $how" $runner "$tmp/$how/$(basename "$file" .c)"
 	done
-	[ -z "$runner" ] || return # the player would start programs without the runner
+	[ -z "$runner" ] || return # the player would start the bots without the runner
 	check "test/transcripts/play.c compiles, $how" compiles "$how" test/transcripts/play.c "$@" &&
 		check_program "test/transcripts/play.c, $how" transcripts_play "$@"
 }
