@@ -67,7 +67,7 @@ many_kills() {
 	bot=$!
 	start crowd "$jumperbot" -p "$PORT" -n 50 -i 2 -m
 	crowd=$!
-	wait_for 60 grep -q '50 running, 50 logged in' "$tmp/crowd.out" || { cat "$tmp/crowd.out"; return 1; }
+	check "$what: 50 jumperbots are in rooms" wait_for 60 says ' 50 of 50 in rooms' "$tmp/crowd.out"
 	number=1
 	while [ $number -le $kills ]; do
 		check "$what: killed, $number of $kills: all 51 reconnect" kill_one $number
