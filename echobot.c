@@ -31,26 +31,11 @@ static int wants_echo(struct xmpp *x, const struct xml_elem *message, const stru
 	       && (!id || strncmp(id, ECHO_ID, strlen(ECHO_ID)));
 }
 
-/* Prints a text that somebody else has written, with spaces in place of control characters, so
- * that nobody can fake a line of our output or send commands to the terminal. */
-static void print_text(const char *s)
-{
-	size_t n;
-
-	for (; *s; s += n + xmpp_control(s + n)) {
-		for (n = 0; s[n] && !xmpp_control(s + n); n++)
-			;
-		fwrite(s, 1, n, stdout);
-		if (s[n])
-			putchar(' ');
-	}
-}
-
 static void print_line(struct xmpp *x, const char *a, const char *b, const char *c)
 {
-	print_text(a);
-	print_text(b);
-	print_text(c);
+	xmpp_print(a, stdout);
+	xmpp_print(b, stdout);
+	xmpp_print(c, stdout);
 	putchar('\n');
 	if (!ferror(stdout))
 		return;

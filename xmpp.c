@@ -224,6 +224,19 @@ size_t xmpp_control(const char *s)
 	return u[0] == 0xE2 && u[1] == 0x81 && u[2] >= 0xA6 && u[2] <= 0xA9 ? 3 : 0;
 }
 
+void xmpp_print(const char *s, FILE *out)
+{
+	size_t n;
+
+	for (; *s; s += n + xmpp_control(s + n)) {
+		for (n = 0; s[n] && !xmpp_control(s + n); n++)
+			;
+		fwrite(s, 1, n, out);
+		if (s[n])
+			putc(' ', out);
+	}
+}
+
 /* Prints a stanza of n bytes on one line in the notation of the RFCs. `who` is C or S. Shows only
  * the first tag of a stanza that may contain our password: <auth/> with PLAIN, and all until the
  * account is created, since the server may repeat the password (XEP-0077 section 3.1.1). */

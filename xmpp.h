@@ -153,9 +153,14 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
  * 8.3.3). It lives as long as the stanza. Without a condition, it is "no condition given". */
 const char *xmpp_error_condition(const struct xml_elem *stanza);
 
+/* Prints a text that somebody else has written, with spaces in place of control characters, so
+ * that nobody can fake a line of the output or send commands to the terminal. Line separators and
+ * characters that change the direction of text count as control characters, too. */
+void xmpp_print(const char *s, FILE *out);
+
 /* Returns the length of the control character that the string `s` begins with, or 0. Besides the
  * control characters of ASCII and ISO 8859-1, these are line and paragraph separators and the
- * characters that change the direction of text. None of them should go to a terminal. */
+ * characters that change the direction of text. */
 size_t xmpp_control(const char *s);
 
 /* ------------------------------------------------------------------- Rooms */

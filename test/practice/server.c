@@ -213,23 +213,10 @@ static void random_hex(char to[2 * NONCE + 1])
 
 /* ------------------------------------------------------------------ Output */
 
-/* Prints n bytes of XML. Control characters that a client has sent must not reach the terminal. */
-static void print_clean(const char *text, size_t n)
-{
-	const char *end = text + n;
-	size_t control;
-
-	while (text < end) {
-		control = xmpp_control(text);
-		putc(control > 0 ? '?' : *text, stderr);
-		text += control > 0 ? control : 1;
-	}
-}
-
 static void print_name(const struct session *s)
 {
 	if (s->jid)
-		print_clean(s->jid, strlen(s->jid));
+		xmpp_print(s->jid, stderr);
 	else
 		fprintf(stderr, "#%d", s->fd);
 }
@@ -237,12 +224,16 @@ static void print_name(const struct session *s)
 /* With -v: prints what the client (C) or the server (S) has said. */
 static void trace(const struct session *s, char who, const char *text, size_t n)
 {
+	struct buffer copy = {0};
+
 	if (!options.verbose)
 		return;
 	fprintf(stderr, "%c(", who);
 	print_name(s);
 	fputs("): ", stderr);
-	print_clean(text, n);
+	if (!buffer_append(&copy, text, n))
+		xmpp_print(copy.bytes, stderr);
+	buffer_free(&copy);
 	putc('\n', stderr);
 }
 

@@ -289,6 +289,32 @@ static void test_control(void)
 	control("a dash", "\xE2\x80\x94", 0);
 }
 
+static void prints(const char *s, const char *wanted)
+{
+	FILE *out = tmpfile();
+	char seen[100];
+	size_t n = 0;
+
+	if (out) {
+		xmpp_print(s, out);
+		rewind(out);
+		n = fread(seen, 1, sizeof seen, out);
+		fclose(out);
+	}
+	check(wanted, out && n == strlen(wanted) && !memcmp(seen, wanted, n));
+}
+
+/* Any text is printed safely: in particular, nobody can fake a line from bob. */
+static void test_print(void)
+{
+	prints("", "");
+	prints("Grüße, 你好", "Grüße, 你好");
+	prints("one\r\ntwo\tthree", "one  two three");
+	prints("a@localhost/x\nbob@localhost", "a@localhost/x bob@localhost");
+	prints("\x1B[2J\x7F", " [2J ");
+	prints("\xC2\x9B" "2J\xC2\x85\xC2\xA0.\xC2\x80", " 2J \xC2\xA0. "); /* U+009B, U+0085, U+00A0, U+0080 */
+}
+
 /* Status codes of rooms are numbers, and only those in the right namespace count. */
 static void test_status(void)
 {
@@ -318,6 +344,7 @@ int main(void)
 	test_user_name();
 	test_jids();
 	test_control();
+	test_print();
 	test_status();
 	printf("%d passed, %d failed\n", passed, failed);
 	return failed > 0;
