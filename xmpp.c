@@ -212,16 +212,15 @@ static int random_bytes(void *to, size_t n)
 size_t xmpp_control(const char *s)
 {
 	const unsigned char *u = (const unsigned char *)s;
+	int two = u[0] > 0 ? u[0] << 8 | u[1] : 0;
 
-	if (u[0] < 0x7F)
-		return u[0] > 0 && u[0] < ' ';
-	if (u[0] == 0x7F)
-		return 1;
-	if ((u[0] == 0xC2 && u[1] >= 0x80 && u[1] < 0xA0) || (u[0] == 0xD8 && u[1] == 0x9C))
+	if (u[0] < ' ' || u[0] == 0x7F)
+		return u[0] > 0;
+	if ((two >= 0xC280 && two < 0xC2A0) || two == 0xD89C)
 		return 2;
-	if (u[0] == 0xE2 && u[1] == 0x80)
+	if (two == 0xE280)
 		return u[2] == 0x8E || u[2] == 0x8F || (u[2] >= 0xA8 && u[2] <= 0xAE) ? 3 : 0;
-	return u[0] == 0xE2 && u[1] == 0x81 && u[2] >= 0xA6 && u[2] <= 0xA9 ? 3 : 0;
+	return two == 0xE281 && u[2] >= 0xA6 && u[2] <= 0xA9 ? 3 : 0;
 }
 
 void xmpp_print(const char *s, FILE *out)
