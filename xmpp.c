@@ -358,7 +358,7 @@ static void answer_request(struct conn *c, struct request **link, const struct x
  * streams are closed, nothing is left to send. After an error, the last bytes may be lost. */
 static void end_tunnel(struct conn *c)
 {
-	if (c->tunnel <= 0)
+	if (c->tunnel == 0)
 		return;
 	kill(-c->tunnel, SIGKILL);
 	kill(c->tunnel, SIGKILL);
@@ -501,43 +501,30 @@ static int open_stream(struct conn *c, enum state next)
 	              "' xmlns:stream='" NS_STREAM "'>", c->o.host);
 }
 
-/* Closes fd and returns -1, without changing errno. */
-static int close_failed(int fd)
+/* Replaces `fd` with c->fd, a non-blocking, close-on-exec duplicate that select() can watch. It is
+ * numbered 3 or higher because, if the program was started with its standard output closed, its
+ * output must not go into the stream. Returns 0, or -1 and sets errno. */
+static int prepare(struct conn *c, int fd)
 {
-	int error = errno;
-
+	if (fd < 0)
+		return -1;
+	c->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	close(fd);
-	errno = error;
+	if (c->fd >= 0 && c->fd < FD_SETSIZE)
+		return fcntl(c->fd, F_SETFL, O_NONBLOCK);
+	errno = EMFILE; /* none is left, or FD_SET would write beyond the fd_set */
 	return -1;
 }
 
-/* Replaces `fd` with a non-blocking, close-on-exec duplicate that select() can watch. It is
- * numbered 3 or higher because, if the program was started with its standard output closed, its
- * output must not go into the stream. Returns -1 and sets errno on failure. */
-static int prepare(int fd)
+/* Starts to connect to an address. Returns 0, or -1 and sets errno. */
+static int dial(struct conn *c, const struct addrinfo *a)
 {
-	int prepared = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	int on = 1;
 
-	if (fd >= 0)
-		close_failed(fd);
-	if (prepared >= FD_SETSIZE)
-		errno = EMFILE; /* FD_SET would write beyond the fd_set */
-	else if (prepared < 0 || !fcntl(prepared, F_SETFL, O_NONBLOCK))
-		return prepared;
-	return close_failed(prepared);
-}
-
-/* Starts to connect to an address. Returns a socket, or -1 and sets errno. */
-static int dial(const struct addrinfo *a)
-{
-	int fd = prepare(socket(a->ai_family, a->ai_socktype, a->ai_protocol)), on = 1;
-
-	if (fd < 0)
+	if (prepare(c, socket(a->ai_family, a->ai_socktype, a->ai_protocol))
+	    || setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on))
 		return -1;
-	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on)
-	    || (connect(fd, a->ai_addr, a->ai_addrlen) && errno != EINPROGRESS))
-		return close_failed(fd);
-	return fd;
+	return connect(c->fd, a->ai_addr, a->ai_addrlen) && errno != EINPROGRESS ? -1 : 0;
 }
 
 static int is_loopback(const struct sockaddr *a)
@@ -550,23 +537,24 @@ static int is_loopback(const struct sockaddr *a)
 	return a->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&six->sin6_addr);
 }
 
-/* Starts to connect to the next address, skipping any that fail at once. `error` says why the
- * last one failed. */
+/* Gives up the last address, which has failed with `error`, and starts to connect to the next one.
+ * Skips those that fail at once. */
 static int connect_next(struct conn *c, int error)
 {
-	if (c->fd >= 0)
-		close(c->fd);
-	c->fd = -1;
-	while (c->addr && c->fd < 0) {
-		c->fd = dial(c->addr);
-		error = c->fd < 0 ? errno : 0;
+	int failed = 1;
+
+	for (; failed && c->addr; c->addr = c->addr->ai_next) {
+		if (c->fd >= 0)
+			close(c->fd);
+		c->fd = -1;
 		c->safe = is_loopback(c->addr->ai_addr);
-		c->addr = c->addr->ai_next;
+		failed = dial(c, c->addr);
+		error = errno;
 	}
-	if (c->fd < 0 && error == EMFILE)
+	if (failed && error == EMFILE)
 		return lose(c, "too many connections: no descriptor is left (ulimit -n), or none "
 		               "below %d, which is the limit of select()", FD_SETSIZE);
-	if (c->fd < 0)
+	if (failed)
 		return lose(c, "cannot connect to %s port %s: %s",
 		            c->o.server, c->port, strerror(error));
 	c->due = ms_from_now(c->addr ? ATTEMPT_TIMEOUT : c->o.login_timeout);
@@ -612,19 +600,20 @@ static void run_tunnel(const struct conn *c, int io)
  * group of its own, so that Ctrl-C does not end it. We still need it to close the stream. */
 static int open_tunnel(struct conn *c)
 {
-	int fds[2] = {-1, -1};
+	int fds[2] = {-1, -1}, error;
+	pid_t pid = -1;
 
-	if (!socketpair(AF_UNIX, SOCK_STREAM, 0, fds))
-		c->fd = prepare(fds[0]);
-	if (c->fd >= 0)
-		c->tunnel = fork();
-	if (c->fd >= 0 && c->tunnel == 0)
+	if (!socketpair(AF_UNIX, SOCK_STREAM, 0, fds) && !prepare(c, fds[0]))
+		pid = fork();
+	if (pid == 0)
 		run_tunnel(c, fds[1]);
+	error = errno;
 	if (fds[1] >= 0)
-		close_failed(fds[1]);
-	if (c->fd < 0 || c->tunnel < 0)
-		return lose(c, "cannot start the tunnel: %s", strerror(errno));
-	setpgid(c->tunnel, c->tunnel); /* here and in the child, since either may run first */
+		close(fds[1]);
+	if (pid < 0)
+		return lose(c, "cannot start the tunnel: %s", strerror(error));
+	setpgid(pid, pid); /* here and in the child, since either may run first */
+	c->tunnel = pid;
 	c->safe = 1;
 	c->due = ms_from_now(c->o.login_timeout);
 	return open_stream(c, WAIT_HEADER);
