@@ -265,25 +265,22 @@ static void trace(const struct conn *c, char who, const char *p, size_t n)
 /* Formats XML, and queues all of it or nothing. Returns 0, or -1 and sets errno. */
 static int queue_v(struct conn *c, const char *format, va_list ap)
 {
-	size_t before = c->out.end - c->out.start, added;
-	int failed;
+	struct buffer xml = {0};
+	int error = 0;
 
-	if (before > MAX_OUTPUT) {
-		errno = ENOBUFS;
-		return -1;
-	}
-	failed = buffer_vformat(&c->out, format, ap);
-	added = c->out.end - c->out.start - before;
-	if (failed || added > MAX_SENT) {
-		c->out.end -= added;
-		if (c->out.bytes)
-			c->out.bytes[c->out.end] = '\0';
-		c->out.failed = 0;
-		errno = failed ? ENOMEM : EMSGSIZE;
-		return -1;
-	}
-	trace(c, 'C', c->out.bytes + c->out.end - added, added);
-	return 0;
+	buffer_vformat(&xml, format, ap);
+	if (c->out.end - c->out.start > MAX_OUTPUT)
+		error = ENOBUFS;
+	else if (xml.end > MAX_SENT)
+		error = EMSGSIZE;
+	else if (xml.failed || buffer_append(&c->out, xml.bytes, xml.end))
+		error = ENOMEM;
+	else
+		trace(c, 'C', xml.bytes, xml.end);
+	c->out.failed = 0; /* the connection stays open, and its other output is intact */
+	buffer_free(&xml);
+	errno = error;
+	return error ? -1 : 0;
 }
 
 /* Both end a connection and return -1. Use lose() if another attempt may succeed, and give_up() if
