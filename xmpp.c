@@ -160,7 +160,7 @@ struct conn {
 	struct buffer out;      /* bytes that have not been sent yet */
 	struct xmlstream *xs;
 	int (*begin_login)(struct conn *); /* with the mechanism that was chosen */
-	struct buffer scram;    /* the SCRAM messages so far: n,,first,challenge,final */
+	struct buffer sasl;     /* the SASL messages so far; with SCRAM: n,,first,challenge,final */
 	struct buffer final;    /* base64 of the final SCRAM message that we expect; then empty */
 	const char *resource;   /* the resource to ask for, or NULL */
 	char *jid;              /* our full JID, once it is bound */
@@ -237,11 +237,12 @@ void xmpp_print(const char *s, FILE *out)
 }
 
 /* Prints a stanza of n bytes on one line in the notation of the RFCs. `who` is C or S. Shows only
- * the first tag of a stanza that may contain our password: <auth/> with PLAIN, and all until the
- * account is created, since the server may repeat the password (XEP-0077 section 3.1.1). */
+ * the first tag of a stanza that may contain our password: <auth/> with PLAIN, where we expect no
+ * final message, and all until the account is created, since the server may repeat the password
+ * (XEP-0077 section 3.1.1). */
 static void trace(const struct conn *c, char who, const char *p, size_t n)
 {
-	int plain = who == 'C' && c->state == WAIT_SUCCESS && !c->scram.bytes;
+	int plain = who == 'C' && c->state == WAIT_SUCCESS && !c->final.bytes;
 	int secret = plain || (c->o.create && c->state >= WAIT_ACCOUNT);
 	const char *name = c->o.trace_name, *tag_end = memchr(p, '>', n);
 	const char *last = p + n, *shown = last;
@@ -377,7 +378,7 @@ static void tear_down(struct conn *c)
 		freeaddrinfo(c->addrs);
 	c->addrs = c->addr = NULL;
 	buffer_free(&c->out);
-	buffer_free(&c->scram);
+	buffer_free(&c->sasl);
 	buffer_free(&c->final);
 	while (c->requests)
 		answer_request(c, &c->requests, NULL);
@@ -730,10 +731,11 @@ static int take_account(struct conn *c, const struct xml_elem *e)
 
 /* -------------------------------------------------------------------- SASL */
 
-/* Queues `format`, whose %r stands for the bytes of b from offset `from` on, in base64. */
-static int say_base64(struct conn *c, const char *format, const struct buffer *b, size_t from)
+/* Queues `format`, whose %r stands for our SASL message in base64: what is in c->sasl from the
+ * offset `from` on. */
+static int say_sasl(struct conn *c, const char *format, size_t from)
 {
-	struct buffer base64 = {0};
+	struct buffer base64 = {0}, *b = &c->sasl;
 	int failed = b->failed || append_base64(&base64, b->bytes + from, b->end - from);
 
 	failed = failed ? lose(c, "out of memory") : say(c, format, base64.bytes);
@@ -746,16 +748,11 @@ static int say_base64(struct conn *c, const char *format, const struct buffer *b
  * RFC 4616. */
 static int begin_plain(struct conn *c)
 {
-	struct buffer plain = {0};
-	int failed;
-
-	buffer_append(&plain, "", 1);
-	buffer_append(&plain, c->o.user, strlen(c->o.user) + 1);
-	buffer_append(&plain, c->o.password, strlen(c->o.password));
+	buffer_append(&c->sasl, "", 1);
+	buffer_append(&c->sasl, c->o.user, strlen(c->o.user) + 1);
+	buffer_append(&c->sasl, c->o.password, strlen(c->o.password));
 	c->state = WAIT_SUCCESS;
-	failed = say_base64(c, "<auth xmlns='" NS_SASL "' mechanism='PLAIN'>%r</auth>", &plain, 0);
-	buffer_free(&plain);
-	return failed;
+	return say_sasl(c, "<auth xmlns='" NS_SASL "' mechanism='PLAIN'>%r</auth>", 0);
 }
 
 /* C: <auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>
@@ -769,18 +766,17 @@ static int begin_scram(struct conn *c)
 
 	if (random_bytes(random, sizeof random))
 		return lose(c, "cannot read /dev/urandom");
-	buffer_format(&c->scram, "n,,n=");
+	buffer_format(&c->sasl, "n,,n=");
 	for (p = c->o.user; *p; p++) {
 		if (*p == '=' || *p == ',')
-			buffer_append(&c->scram, *p == '=' ? "=3D" : "=2C", 3);
+			buffer_append(&c->sasl, *p == '=' ? "=3D" : "=2C", 3);
 		else
-			buffer_append(&c->scram, p, 1);
+			buffer_append(&c->sasl, p, 1);
 	}
-	buffer_format(&c->scram, ",r=");
-	append_base64(&c->scram, random, sizeof random);
+	buffer_format(&c->sasl, ",r=");
+	append_base64(&c->sasl, random, sizeof random);
 	c->state = WAIT_CHALLENGE;
-	return say_base64(c, "<auth xmlns='" NS_SASL "' mechanism='SCRAM-SHA-1'>%r</auth>",
-	                  &c->scram, 0);
+	return say_sasl(c, "<auth xmlns='" NS_SASL "' mechanism='SCRAM-SHA-1'>%r</auth>", 0);
 }
 
 /* S: <mechanism>SCRAM-SHA-1</mechanism>
@@ -825,7 +821,7 @@ static int choose_mechanism(struct conn *c, const struct xml_elem *e)
  * NULL, or an error message. Neither a nonce nor base64 contains a comma. */
 static const char *read_challenge(struct conn *c, const char *message, uint8_t salted[20])
 {
-	const char *ours = c->scram.bytes + c->scram.end - NONCE;
+	const char *ours = c->sasl.bytes + c->sasl.end - NONCE;
 	const char *salt64 = strstr(message, ",s="), *digits = strstr(message, ",i=");
 	struct buffer salt = {0};
 	long rounds;
@@ -842,7 +838,7 @@ static const char *read_challenge(struct conn *c, const char *message, uint8_t s
 	failed = decode_base64(&salt, salt64 + 3, strcspn(salt64 + 3, ","));
 	if (!failed && !buffer_append(&salt, "\0\0\0\1", 4))
 		pbkdf2(c->o.password, salt.bytes, salt.end, rounds, salted);
-	c->scram.failed |= salt.failed;
+	c->sasl.failed |= salt.failed;
 	buffer_free(&salt);
 	return failed ? "its salt is not base64" : NULL;
 }
@@ -871,7 +867,7 @@ static void scram_prove(const uint8_t salted[20], const char *messages, size_t n
  * The proof covers all messages so far, except the first n,, (whose base64 is biws). */
 static int take_challenge(struct conn *c, const struct xml_elem *e)
 {
-	struct buffer first = {0}, final = {0}, *said = &c->scram;
+	struct buffer first = {0}, final = {0}, *said = &c->sasl;
 	const char *error = "it is empty, or not base64";
 	uint8_t salted[20], proof[20], signature[20];
 	size_t response = 0;
@@ -896,7 +892,7 @@ static int take_challenge(struct conn *c, const struct xml_elem *e)
 	if (error && !said->failed)
 		return give_up(c, "bad challenge from the server: %s", error);
 	c->state = WAIT_SUCCESS;
-	return say_base64(c, "<response xmlns='" NS_SASL "'>%r</response>", said, response);
+	return say_sasl(c, "<response xmlns='" NS_SASL "'>%r</response>", response);
 }
 
 /* Checks the server's final message. Any server can send <success/>, but only one that knows our
@@ -926,7 +922,7 @@ static int take_success(struct conn *c, const struct xml_elem *e)
 {
 	if (c->final.bytes && verify(c, e->text))
 		return -1;
-	buffer_free(&c->scram);
+	buffer_free(&c->sasl);
 	return open_stream(c, WAIT_HEADER_AGAIN);
 }
 

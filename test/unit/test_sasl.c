@@ -211,7 +211,7 @@ static void test_scram(void)
 	struct conn *c = conn_of(x);
 
 	c->state = WAIT_CHALLENGE;
-	buffer_format(&c->scram, "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL");
+	buffer_format(&c->sasl, "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL");
 	check("SCRAM server-first-message", !hears(c, take_challenge,
 	      "r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096"));
 	check("SCRAM client-final-message", c->state == WAIT_SUCCESS && has_said(c, "response",
@@ -235,7 +235,7 @@ static void test_rounds(void)
 	for (i = 0; i < 2; i++) {
 		x = xmpp_new(&options);
 		conn_of(x)->state = WAIT_CHALLENGE;
-		buffer_format(&conn_of(x)->scram, "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL");
+		buffer_format(&conn_of(x)->sasl, "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL");
 		check(challenges[i], (hears(conn_of(x), take_challenge, challenges[i]) == 0) == (i == 0));
 		xmpp_free(x);
 	}
@@ -249,7 +249,7 @@ static void test_user_name(void)
 	const char *wanted = "n,,n=a=3Db=2Cc,r=";
 
 	check("a user name with = and ,", !begin_scram(conn_of(x))
-	      && !strncmp(conn_of(x)->scram.bytes, wanted, strlen(wanted)));
+	      && !strncmp(conn_of(x)->sasl.bytes, wanted, strlen(wanted)));
 	xmpp_free(x);
 }
 
