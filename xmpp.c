@@ -525,14 +525,13 @@ static int dial(struct conn *c, const struct addrinfo *a)
 	return connect(c->fd, a->ai_addr, a->ai_addrlen) && errno != EINPROGRESS ? -1 : 0;
 }
 
-static int is_loopback(const struct sockaddr *a)
+static int is_loopback(const struct addrinfo *a)
 {
-	const struct sockaddr_in *four = (const struct sockaddr_in *)(const void *)a;
-	const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)(const void *)a;
+	char host[64];
 
-	if (a->sa_family == AF_INET)
-		return ntohl(four->sin_addr.s_addr) >> 24 == 127;
-	return a->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&six->sin6_addr);
+	if (getnameinfo(a->ai_addr, a->ai_addrlen, host, sizeof host, NULL, 0, NI_NUMERICHOST))
+		return 0;
+	return !strncmp(host, "127.", 4) || !strcmp(host, "::1");
 }
 
 /* Gives up the last address, which has failed with `error`, and starts to connect to the next one.
@@ -545,7 +544,7 @@ static int connect_next(struct conn *c, int error)
 		if (c->fd >= 0)
 			close(c->fd);
 		c->fd = -1;
-		c->safe = is_loopback(c->addr->ai_addr);
+		c->safe = is_loopback(c->addr);
 		failed = dial(c, c->addr);
 		error = errno;
 	}
