@@ -1591,59 +1591,50 @@ static void sha1(const void *data, size_t n, uint8_t digest[20])
 	sha1_rest(sha1_start, 0, data, n, digest);
 }
 
-/* The hashes of the two padded keys of HMAC-SHA-1 (RFC 2104). PBKDF2 uses them thousands of
- * times. */
-struct hmac_key {
-	uint32_t inner[5], outer[5];
-};
-
-static void hmac_init(struct hmac_key *k, const void *key, size_t n)
+/* Hashes a key of n bytes, padded to a block and combined with `pad`. HMAC-SHA-1 (RFC 2104) goes on
+ * from two such hashes, an inner and an outer one. */
+static void hash_key(const void *key, size_t n, uint8_t pad, uint32_t h[5])
 {
-	uint8_t pad[64] = {0};
+	uint8_t block[64] = {0};
 	int i;
 
 	if (n > 64)
-		sha1(key, n, pad);
+		sha1(key, n, block);
 	else
-		memcpy(pad, key, n);
-	memcpy(k->inner, sha1_start, sizeof sha1_start);
-	memcpy(k->outer, sha1_start, sizeof sha1_start);
+		memcpy(block, key, n);
 	for (i = 0; i < 64; i++)
-		pad[i] ^= 0x36;
-	sha1_block(k->inner, pad);
-	for (i = 0; i < 64; i++)
-		pad[i] ^= 0x36 ^ 0x5C;
-	sha1_block(k->outer, pad);
-}
-
-static void hmac_run(const struct hmac_key *k, const void *data, size_t n, uint8_t digest[20])
-{
-	sha1_rest(k->inner, 64, data, n, digest);
-	sha1_rest(k->outer, 64, digest, 20, digest);
+		block[i] ^= pad;
+	memcpy(h, sha1_start, sizeof sha1_start);
+	sha1_block(h, block);
 }
 
 static void hmac(const void *key, size_t key_n, const void *data, size_t n, uint8_t digest[20])
 {
-	struct hmac_key k;
+	uint32_t inner[5], outer[5];
 
-	hmac_init(&k, key, key_n);
-	hmac_run(&k, data, n, digest);
+	hash_key(key, key_n, 0x36, inner);
+	hash_key(key, key_n, 0x5C, outer);
+	sha1_rest(inner, 64, data, n, digest);
+	sha1_rest(outer, 64, digest, 20, digest);
 }
 
 /* Computes one block of PBKDF2 (RFC 8018), which RFC 5802 calls Hi(). The salt ends with the
- * number of the block: 0, 0, 0, 1. PBKDF2 is slow on purpose, since an attacker who has the
+ * number of the block: 0, 0, 0, 1. Each round computes the HMAC of the last one. The key is always
+ * the same, so it is hashed only once. PBKDF2 is slow on purpose, since an attacker who has the
  * server's file needs this time for every guess. */
 static void pbkdf2(const char *password, const void *salt, size_t n, long rounds, uint8_t key[20])
 {
-	struct hmac_key k;
+	uint32_t inner[5], outer[5];
 	uint8_t u[20];
 	int i;
 
-	hmac_init(&k, password, strlen(password));
-	hmac_run(&k, salt, n, u);
+	hash_key(password, strlen(password), 0x36, inner);
+	hash_key(password, strlen(password), 0x5C, outer);
+	hmac(password, strlen(password), salt, n, u);
 	memcpy(key, u, 20);
 	while (--rounds > 0) {
-		hmac_run(&k, u, 20, u);
+		sha1_rest(inner, 64, u, 20, u);
+		sha1_rest(outer, 64, u, 20, u);
 		for (i = 0; i < 20; i++)
 			key[i] ^= u[i];
 	}
