@@ -1371,11 +1371,9 @@ static void after_select(struct conn *c, const fd_set *readable, const fd_set *w
  * that is not in `mask`. Returns 0, or -1 and sets errno. */
 static int wait_ready(fd_set *readable, fd_set *writable, int64_t until, const sigset_t *mask)
 {
-	int64_t ms = until ? until - now_ms() : 0;
-	struct timespec t = {0, 0};
+	int64_t now = now_ms(), ms = until > now ? until - now : 0;
+	struct timespec t = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
 
-	if (ms > 0)
-		t = (struct timespec){(time_t)(ms / 1000), (long)(ms % 1000) * 1000000};
 	if (pselect(FD_SETSIZE, readable, writable, NULL, until ? &t : NULL, mask) >= 0)
 		return 0;
 	FD_ZERO(readable);
