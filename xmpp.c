@@ -245,22 +245,21 @@ static void trace(const struct conn *c, char who, const char *p, size_t n)
 	int plain = who == 'C' && c->state == WAIT_SUCCESS && !c->final.bytes;
 	int secret = plain || (c->o.create && c->state >= WAIT_ACCOUNT);
 	const char *name = c->o.trace_name, *tag_end = memchr(p, '>', n);
-	const char *last = p + n, *shown = last;
-	size_t control;
+	size_t i = 0, shown = n, control;
 
 	if (!c->o.trace)
 		return;
 	if (secret)
-		shown = tag_end ? tag_end + 1 : p;
+		shown = tag_end ? (size_t)(tag_end - p) + 1 : 0;
 	fprintf(c->o.trace, name ? "%c(%s): " : "%c: ", who, name);
-	while (p < shown) {
-		control = xmpp_control(p);
+	while (i < shown) {
+		control = xmpp_control(p + i);
 		if (control == 0)
-			putc(*p++, c->o.trace);
+			putc(p[i++], c->o.trace);
 		for (; control > 0; control--)
-			fprintf(c->o.trace, "\\x%02X", (unsigned char)*p++);
+			fprintf(c->o.trace, "\\x%02X", (unsigned char)p[i++]);
 	}
-	fputs(shown < last ? "****\n" : "\n", c->o.trace);
+	fputs(shown < n ? "****\n" : "\n", c->o.trace);
 }
 
 /* Formats XML, and queues all of it or nothing. Returns 0, or -1 and sets errno. */
