@@ -36,7 +36,10 @@ static void write_down(struct xmpp *x, const struct xml_elem *message)
 	(void)x;
 	if (!body || !nick || !xml_has(message, "type", "groupchat"))
 		return;
-	printf("%s: %s\n", nick + 1, body->text);
+	xmpp_print(nick + 1, stdout);
+	printf(": ");
+	xmpp_print(body->text, stdout);
+	printf("\n");
 	fflush(stdout);
 }
 
