@@ -365,8 +365,7 @@ static void refuse(struct bot *b, const struct xml_elem *stanza)
 		return;
 	fprintf(stderr, "%s: %s: %s", b->user, b->room, xmpp_error_condition(stanza));
 	fputs(*p ? " " : "", stderr);
-	for (; *p; p += xmpp_control(p) > 0 ? xmpp_control(p) : 1)
-		putc(xmpp_control(p) > 0 ? ' ' : *p, stderr);
+	xmpp_print(p, stderr);
 	fputs(" (more of these are only counted)\n", stderr);
 }
 
