@@ -209,7 +209,10 @@ static int random_bytes(void *to, size_t n)
 
 /* ------------------------------------------------------------------ Output */
 
-size_t xmpp_control(const char *s)
+/* Returns the length of the control character that the string `s` begins with, or 0. Besides the
+ * control characters of ASCII and ISO 8859-1, these are line and paragraph separators and the
+ * characters that change the direction of text. */
+static size_t control_length(const char *s)
 {
 	const unsigned char *u = (const unsigned char *)s;
 	int two = u[0] > 0 ? u[0] << 8 | u[1] : 0;
@@ -227,8 +230,8 @@ void xmpp_print(const char *s, FILE *out)
 {
 	size_t n;
 
-	for (; *s; s += n + xmpp_control(s + n)) {
-		for (n = 0; s[n] && !xmpp_control(s + n); n++)
+	for (; *s; s += n + control_length(s + n)) {
+		for (n = 0; s[n] && !control_length(s + n); n++)
 			;
 		fwrite(s, 1, n, out);
 		if (s[n])
@@ -253,7 +256,7 @@ static void trace(const struct conn *c, char who, const char *p, size_t n)
 		shown = tag_end ? (size_t)(tag_end - p) + 1 : 0;
 	fprintf(c->o.trace, name ? "%c(%s): " : "%c: ", who, name);
 	while (i < shown) {
-		control = xmpp_control(p + i);
+		control = control_length(p + i);
 		if (control == 0)
 			putc(p[i++], c->o.trace);
 		for (; control > 0; control--)
@@ -409,7 +412,7 @@ static void tidy(char *reason)
 	for (p = reason; *p; p += n) {
 		length = xml_char(p, 4);
 		n = length > 0 ? length : 1;
-		if (length <= 0 || xmpp_control(p) > 0)
+		if (length <= 0 || control_length(p) > 0)
 			memset(p, ' ', (size_t)n);
 	}
 	while (p > reason && p[-1] == ' ')

@@ -158,11 +158,6 @@ const char *xmpp_error_condition(const struct xml_elem *stanza);
  * characters that change the direction of text count as control characters, too. */
 void xmpp_print(const char *s, FILE *out);
 
-/* Returns the length of the control character that the string `s` begins with, or 0. Besides the
- * control characters of ASCII and ISO 8859-1, these are line and paragraph separators and the
- * characters that change the direction of text. */
-size_t xmpp_control(const char *s);
-
 /* ------------------------------------------------------------------- Rooms */
 
 /* Enters the room (room@service) as `nick`, without its history (XEP-0045 section 7.2):

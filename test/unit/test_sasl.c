@@ -265,7 +265,7 @@ static void test_jids(void)
 
 static void control(const char *what, const char *s, size_t n)
 {
-	check(what, xmpp_control(s) == n);
+	check(what, control_length(s) == n);
 }
 
 static void test_control(void)
