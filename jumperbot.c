@@ -415,34 +415,38 @@ static void entered(struct bot *b, const struct xml_elem *presence)
 	speak_after(b, 0);
 }
 
-/* S: <error type='wait'><resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>
+/* S: <presence from='...' type='error'>
+ *      <error type='wait'><resource-constraint xmlns='...:xmpp-stanzas'/></error></presence>
+ * S: <message from='bot_room_3@conference.localhost' type='error' id='jump.5d1....7.12'>
+ *      <error type='modify'><not-acceptable xmlns='...:xmpp-stanzas'/></error></message>
+ * Handles the error if the room has refused to let us in, or has rejected a phrase.
+ *
  * An error of type wait, or policy-violation, asks us to slow down (RFC 6120 section 8.3). The
  * error of a full room is of type wait, too, but is service-unavailable (XEP-0045 section 7.2.9).
- * Returns 1 if the bot slows down. */
-static int throttled(struct bot *b, const struct xml_elem *stanza)
+ * While we are entering, item-not-found may mean that the bot that opened the room has not
+ * unlocked it yet, so the first two in a row do not count. Later it means, like not-acceptable,
+ * that we are no longer in the room, although it has not told us (section 7.4). */
+static void handle_error(struct bot *b, const struct xml_elem *stanza)
 {
 	const char *condition = xmpp_error_condition(stanza);
+	int not_found = !strcmp(condition, "item-not-found");
 	int wait = xml_has(xml_child(stanza, "error", NULL), "type", "wait");
+	int busy = !strcmp(condition, "policy-violation")
+	           || (wait && strcmp(condition, "service-unavailable"));
 
-	if (strcmp(condition, "policy-violation")
-	    && (!wait || !strcmp(condition, "service-unavailable")))
-		return 0;
-	b->worker->counts[THROTTLED]++;
-	slow_down(b);
-	return 1;
-}
-
-/* S: <presence from='...' type='error'><error type='cancel'><conflict .../></error></presence>
- * The nick is taken, or we may not enter (XEP-0045 section 7.2). An item-not-found may mean that
- * the bot that opened the room has not unlocked it yet, so the first two in a row do not count. */
-static void not_entered(struct bot *b, const struct xml_elem *presence)
-{
-	int locked = !strcmp(xmpp_error_condition(presence), "item-not-found")
-	             && b->slow < LOCKED;
-
-	if (!throttled(b, presence) && !locked)
-		refuse(b, presence);
-	jump_later(b);
+	if (busy) {
+		b->worker->counts[THROTTLED]++;
+		slow_down(b);
+	}
+	if (b->place == ENTERING) {
+		if (!busy && (!not_found || b->slow >= LOCKED))
+			refuse(b, stanza);
+		jump_later(b);
+	} else if (not_found || !strcmp(condition, "not-acceptable")) {
+		b->worker->counts[THROWN_OUT]++;
+		jump_later(b);
+	} else if (b->place == INSIDE)
+		speak_after(b, 2000);
 }
 
 /* Handles our own presence. If it is of type unavailable, we have left the room, with two
@@ -455,7 +459,7 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 	const char *from = xml_get(presence, "from");
 
 	if (b->place == ENTERING && is_refusal(b, presence)) {
-		not_entered(b, presence);
+		handle_error(b, presence);
 		return;
 	}
 	if (b->place < ENTERING || xml_has(presence, "type", "error")
@@ -475,23 +479,6 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 		b->worker->counts[THROWN_OUT]++;
 		jump_later(b);
 	}
-}
-
-/* S: <message from='bot_room_3@conference.localhost' type='error' id='jump.5d1....7.12'>
- *      <error type='modify'><not-acceptable xmlns='...'/></error></message>
- * The room has rejected the phrase. This condition, or item-not-found, means that we are no longer
- * in the room, although it has not told us (XEP-0045 section 7.4). */
-static void bounced(struct bot *b, struct phrase *p, const struct xml_elem *message)
-{
-	const char *condition = xmpp_error_condition(message);
-
-	settle(b, p, BOUNCED);
-	throttled(b, message);
-	if (!strcmp(condition, "not-acceptable") || !strcmp(condition, "item-not-found")) {
-		b->worker->counts[THROWN_OUT]++;
-		jump_later(b);
-	} else if (b->place == INSIDE)
-		speak_after(b, 2000);
 }
 
 /* Handles a phrase that has come back from the room. */
@@ -546,8 +533,10 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 		b->worker->counts[REPEATED]++;
 	else if (p && groupchat)
 		heard(b, p);
-	else if (p)
-		bounced(b, p, message);
+	else if (p) {
+		settle(b, p, BOUNCED);
+		handle_error(b, message);
+	}
 }
 
 /* Enters a room. The first bot that is logged in also prints which bots were refused before it. */
