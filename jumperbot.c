@@ -498,16 +498,15 @@ static struct phrase *find_phrase(struct bot *b, const struct xml_elem *message)
 {
 	const char *id = xml_get(message, "id");
 	const struct xml_elem *body = xml_child(message, "body", NULL);
-	int i;
+	const char *text = body ? body->text : "";
+	int ours = id && !strncmp(id, ID, strlen(ID));
+	int any = !body && xml_has(message, "type", "error");
+	struct phrase *p;
 
-	for (i = 0; i < b->n_said && id; i++)
-		if (!strcmp(id, b->said[i].id))
-			return b->said + i;
-	if ((id && !strncmp(id, ID, strlen(ID))) || (!body && !xml_has(message, "type", "error")))
-		return NULL;
-	for (i = 0; i < b->n_said; i++)
-		if (b->said[i].sent_at && (!body || !strcmp(body->text, b->said[i].text)))
-			return b->said + i;
+	for (p = b->said; p < b->said + b->n_said; p++)
+		if ((ours && !strcmp(id, p->id))
+		    || (!ours && p->sent_at && (any || !strcmp(text, p->text))))
+			return p;
 	return NULL;
 }
 
