@@ -494,40 +494,37 @@ static void heard(struct bot *b, struct phrase *p)
 /* Finds the phrase that a message is about, by its id. Some rooms drop or replace ids. Then the
  * first awaited phrase with this text is taken, since rooms keep the order. An error without text
  * matches any text. An id from another run with the same accounts matches no phrase. */
-static struct phrase *find_phrase(struct bot *b, const struct xml_elem *message)
+static struct phrase *find_phrase(struct bot *b, const char *id, const struct xml_elem *body)
 {
-	const char *id = xml_get(message, "id");
-	const struct xml_elem *body = xml_child(message, "body", NULL);
-	const char *text = body ? body->text : "";
 	int ours = id && !strncmp(id, ID, strlen(ID));
-	int any = !body && xml_has(message, "type", "error");
 	struct phrase *p;
 
 	for (p = b->said; p < b->said + b->n_said; p++)
 		if ((ours && !strcmp(id, p->id))
-		    || (!ours && p->sent_at && (any || !strcmp(text, p->text))))
+		    || (!ours && p->sent_at && (!body || !strcmp(body->text, p->text))))
 			return p;
 	return NULL;
 }
 
 /* S: <message from='bot_room_3@conference.localhost/jumperbot_7' type='groupchat'
  *      id='jump.5d1....7.12'>...
- * The room's history is not counted. It is marked as delayed (XEP-0203; in old servers 0091). */
+ * The room's history is not counted. It is marked as delayed (XEP-0203; in old servers 0091). A
+ * groupchat message without a body is no phrase. It sets the subject, for example. */
 static void on_message(struct xmpp *x, const struct xml_elem *message)
 {
 	struct bot *b = x->data;
+	const struct xml_elem *body = xml_child(message, "body", NULL);
 	int groupchat = xml_has(message, "type", "groupchat");
 	struct phrase *p;
 
 	if (xml_child(message, "delay", "urn:xmpp:delay")
-	    || xml_child(message, "x", "jabber:x:delay"))
+	    || xml_child(message, "x", "jabber:x:delay") || (groupchat && !body))
 		return;
-	if (groupchat && xml_child(message, "body", NULL)
-	    && xmpp_same_account(xml_get(message, "from"), b->room))
+	if (groupchat && xmpp_same_account(xml_get(message, "from"), b->room))
 		b->worker->counts[RECEIVED]++;
 	if (b->place < INSIDE || !(groupchat ? is_me(b, message) : is_refusal(b, message)))
 		return;
-	p = find_phrase(b, message);
+	p = find_phrase(b, xml_get(message, "id"), body);
 	if (p && !p->sent_at)
 		b->worker->counts[REPEATED]++;
 	else if (p && groupchat)
