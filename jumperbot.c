@@ -667,7 +667,6 @@ static int run_worker(struct worker *w)
 {
 	struct bot *bots = calloc((size_t)w->n, sizeof *bots);
 	struct xmpp **conns = calloc((size_t)w->n, sizeof *conns);
-	struct pollfd room = {.fd = w->pipe, .events = POLLOUT};
 	int i, failed;
 
 	signal(SIGINT, SIG_IGN);  /* Ctrl-C goes to all processes, and the parent passes it on */
@@ -686,8 +685,7 @@ static int run_worker(struct worker *w)
 		        strncmp(w->reason, "login refused", 13) ? "" : ": check the password");
 	for (i = 0; conns && i < w->made; i++)
 		xmpp_free(conns[i]);
-	while (poll(&room, 1, -1) < 0)
-		; /* wait until the last report fits into the pipe */
+	fcntl(w->pipe, F_SETFL, 0); /* the last report waits until it fits into the pipe */
 	report(w);
 	free(conns);
 	free(bots);
