@@ -106,11 +106,6 @@ static int64_t now_us(void)
 	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-static int64_t later(int64_t a, int64_t b)
-{
-	return a > b ? a : b;
-}
-
 static void raise_to(uint32_t *max, int64_t value)
 {
 	if (value > *max)
@@ -556,7 +551,7 @@ static long next_slot(struct worker *w)
 {
 	int64_t now = now_us(), interval = (int64_t)TICK * w->crowd->worker_count / w->crowd->rate;
 
-	w->slot = later(w->slot + interval, now);
+	w->slot = w->slot + interval > now ? w->slot + interval : now;
 	return (long)((w->slot - now) / 1000);
 }
 
@@ -819,7 +814,7 @@ static void add_up(long long sums[COUNTS], const uint32_t from[COUNTS], const ui
 	for (k = 0; k < SUMS; k++)
 		sums[k] += (int32_t)(to[k] - from[k]);
 	for (; k < COUNTS; k++)
-		sums[k] = later(sums[k], to[k]);
+		sums[k] = sums[k] > to[k] ? sums[k] : to[k];
 }
 
 /* Reads a report of a worker, or the end of its pipe. */
