@@ -37,7 +37,7 @@
 
 enum {
 	JOIN_TIMEOUT = 30000, /* ms for a room to let us in, or out, or to repeat what we said */
-	GRACE = 10000,        /* ms at the end for our last phrases to come back */
+	GRACE = 10,           /* s at the end for our last phrases to come back */
 	MAX_PAUSE = 60000,    /* ms; the longest pause, if rooms refuse us or the server is busy */
 	TICK = 1000000,       /* us from one report to the next */
 	MAX_LAG = 50,         /* ms; if the loop is later than this, the figures are too high */
@@ -55,7 +55,8 @@ static const char *const phrases[] = {
 	"I am not a robot. Well, I am."
 };
 
-/* Set by SIGINT and SIGTERM, which the parent passes on to the workers as SIGUSR1. */
+/* How many times the process was told to end: the parent by SIGINT, SIGTERM, or SIGALRM when the
+ * time is up; a worker by SIGALRM from the parent. See turn_until_end(). */
 static volatile sig_atomic_t interrupted;
 
 /* -------------------------------------------------------------- The counts */
@@ -205,7 +206,6 @@ struct worker {
 	struct xmpp **conns;
 	int made;               /* how many bots exist already */
 	int got_in;             /* a bot has logged in, here or in the first worker */
-	int ending;             /* the bots only wait for their last phrases */
 	char reason[200];       /* why the last refused bot was refused */
 	int64_t slot;           /* us; the latest time for which a login is planned */
 };
@@ -271,7 +271,7 @@ static void jump(struct bot *b)
 	b->room_number = others > 0 ? (b->room_number + 1 + roll(b, others)) % c->rooms : 0;
 	snprintf(b->room, sizeof b->room, "bot_room_%d@%s%s", b->room_number,
 	         c->service ? "" : "conference.", c->service ? c->service : c->options.host);
-	if (b->worker->ending || interrupted)
+	if (interrupted)
 		return;
 	b->place = ENTERING;
 	xmpp_join(b->x, b->room, b->user);
@@ -336,7 +336,7 @@ static void on_wake(struct xmpp *x)
 	struct bot *b = x->data;
 
 	raise_to(&b->worker->counts[LAG], (now_us() - b->due) / 1000);
-	if (b->worker->ending || interrupted)
+	if (interrupted)
 		return; /* the bot stays in its room, to hear its last phrases */
 	if (b->place == INSIDE) {
 		speak(b);
@@ -583,7 +583,7 @@ static void on_close(struct xmpp *x, const char *reason)
 static void on_signal(int number)
 {
 	(void)number;
-	interrupted = 1;
+	interrupted++;
 }
 
 /* Makes bots. Only a few try the password at first, since after many wrong ones the server may take
@@ -617,22 +617,17 @@ static int make_bots(struct worker *w)
  * report contains them. If the parent is gone, the worker ends, too. */
 static void report(struct worker *w)
 {
-	ssize_t n = write(w->pipe, w->counts, sizeof w->counts);
-
-	if (n > 0)
+	if (write(w->pipe, w->counts, sizeof w->counts) > 0)
 		w->counts[LAG] = 0;
 	else if (errno != EAGAIN)
-		interrupted = 1;
+		interrupted++;
 }
 
-/* Turns the loop until all bots have ended. At the first signal or the end of -d, the bots stop
- * talking. They log out when their last phrases have come back, or after GRACE, since bots of other
- * workers may still keep the server busy. At the next signal they log out at once. */
+/* Turns the loop until all bots have ended. At the first SIGALRM, the bots stop talking, and log
+ * out when their last phrases have come back. At the second, they log out at once. */
 static long turn_until_end(struct worker *w)
 {
-	const struct crowd *c = w->crowd;
-	int64_t now, next = c->start + TICK;
-	int64_t end = c->seconds ? c->start + (int64_t)c->seconds * TICK : INT64_MAX;
+	int64_t now, next = w->crowd->start + TICK;
 	long alive;
 
 	do {
@@ -642,14 +637,9 @@ static long turn_until_end(struct worker *w)
 			report(w);
 			next = now + TICK;
 		}
-		if (!w->ending && (interrupted || now >= end)) {
-			w->ending = 1;
-			interrupted = 0;
-			end = now + (int64_t)GRACE * 1000;
-		}
-		if (w->ending && (awaited(w->counts) == 0 || interrupted || now >= end))
+		if (interrupted > 1 || (interrupted && awaited(w->counts) == 0))
 			xmpp_stop();
-		if (!w->ending && make_bots(w))
+		if (!interrupted && make_bots(w))
 			return -1;
 		alive = xmpp_turn(w->conns, (size_t)w->made, (long)(next - now) / 1000 + 1);
 	} while (alive > 0);
@@ -830,8 +820,9 @@ static void receive(struct crowd *c, struct worker *w)
 	memcpy(w->counts, counts, sizeof counts);
 }
 
-/* Passes a signal on to the workers. Ignores another one within a second, because timeout(1), for
- * one, sends each signal twice: to us and to our process group. */
+/* Passes a signal on to the workers, and again after GRACE, when they have waited long enough for
+ * their last phrases. Ignores another signal within a second, because timeout(1), for one, sends
+ * each signal twice: to us and to our process group. */
 static void pass_on(struct crowd *c)
 {
 	int i;
@@ -840,9 +831,10 @@ static void pass_on(struct crowd *c)
 	if (c->passed_at && now_us() - c->passed_at < TICK)
 		return;
 	c->passed_at = now_us();
+	alarm(GRACE);
 	for (i = 0; i < c->started; i++)
 		if (c->workers[i].pipe >= 0)
-			kill(c->workers[i].pid, SIGUSR1);
+			kill(c->workers[i].pid, SIGALRM);
 }
 
 /* Waits for reports, and reads them. They come each second, so a signal that arrives just before
@@ -1001,9 +993,11 @@ int main(int argc, char **argv)
 		return status;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
-	sigaction(SIGUSR1, &action, NULL);
+	sigaction(SIGALRM, &action, NULL);
 	signal(SIGCHLD, SIG_DFL); /* if our parent ignored it, waitpid() would find no status */
 	setvbuf(stderr, NULL, _IOLBF, 0); /* a line of the trace is written in one piece */
+	if (c.seconds)
+		alarm((unsigned)c.seconds);
 	status = divide(&c) || run_crowd(&c);
 	free(c.workers);
 	return status;
