@@ -160,7 +160,7 @@ struct phrase {
 
 struct bot {
 	struct xmpp *x;
-	struct worker *worker;
+	struct crowd *crowd;
 	int number;
 	char user[24];
 	uint32_t random;        /* for roll(); each bot's choices are independent of the others' */
@@ -175,14 +175,25 @@ struct bot {
 	char entered, refused;  /* it has been in a room; it has given up */
 };
 
-/* The user's options, and the state of the parent. */
+/* A worker, as the parent sees it. */
+struct worker {
+	int from, n;            /* the number of its first bot, and how many it has */
+	int pipe;               /* for reports; -1 if the worker has ended */
+	pid_t pid;
+	uint32_t counts[COUNTS]; /* in its last report */
+};
+
+/* All that a process knows. Each worker gets a copy when it is started. */
 struct crowd {
+	/* the user's options */
 	struct xmpp_options options;
 	const char *service;    /* of the rooms; or NULL for conference.HOST */
 	int bots, first, rooms, rate, factor, seconds, seed, listen, monitor;
 	unsigned long long run; /* differs from run to run; see ID */
 	int64_t start;          /* us */
-	struct worker *workers;
+
+	/* the parent */
+	struct worker workers[FD_SETSIZE];
 	int worker_count;
 	int started, running;   /* how many workers */
 	int failed;             /* a worker has failed, or could not be started */
@@ -190,24 +201,15 @@ struct crowd {
 	int64_t shown_at;       /* us; when the monitor last showed a line */
 	long long sums[COUNTS]; /* the counts of all workers together */
 	long long recent[COUNTS]; /* the same, since shown_at */
-};
 
-/* The parent has one of these for each worker. A worker uses only its own. */
-struct worker {
-	const struct crowd *crowd;
-	int from, n;            /* its first bot, and how many it has */
-	int pipe;               /* for reports, which the worker writes and the parent reads; */
-	                        /* -1 in the parent if the worker has ended */
-	uint32_t counts[COUNTS]; /* in the parent, those of its last report; they wrap around */
-	pid_t pid;              /* in the parent */
-
-	/* only in the worker */
-	struct bot *bots;
-	struct xmpp **conns;
+	/* the worker */
+	struct bot bot[FD_SETSIZE];
+	struct xmpp *conns[FD_SETSIZE];
 	int made;               /* how many bots exist already */
 	int got_in;             /* a bot has logged in, here or in the first worker */
 	char reason[200];       /* why the last refused bot was refused */
 	int64_t slot;           /* us; the latest time for which a login is planned */
+	uint32_t counts[COUNTS]; /* they wrap around */
 };
 
 /* Returns a number from 0 to n - 1 (Marsaglia's xorshift). */
@@ -228,7 +230,7 @@ static void wake_after(struct bot *b, long ms)
 /* Sets the timer to this time plus a pause like that of people between two phrases. */
 static void speak_after(struct bot *b, long ms)
 {
-	long more = 5000 + roll(b, 9001), factor = b->worker->crowd->factor;
+	long more = 5000 + roll(b, 9001), factor = b->crowd->factor;
 
 	wake_after(b, ms + b->slow + (factor ? more / factor : 0));
 }
@@ -237,7 +239,7 @@ static void speak_after(struct bot *b, long ms)
 static void settle(struct bot *b, struct phrase *p, enum count count)
 {
 	p->sent_at = 0;
-	b->worker->counts[count]++;
+	b->crowd->counts[count]++;
 }
 
 /* Records that the bot is no longer in a room, so its phrases cannot come back. */
@@ -246,7 +248,7 @@ static void step_out(struct bot *b, enum place place)
 	int i;
 
 	if (b->place >= INSIDE)
-		b->worker->counts[IN_ROOM]--;
+		b->crowd->counts[IN_ROOM]--;
 	for (i = 0; i < b->n_said; i++)
 		if (b->said[i].sent_at)
 			settle(b, b->said + i, UNHEARD);
@@ -264,7 +266,7 @@ static const char *nick_of(const struct bot *b)
 /* Goes to another room, if there is one. */
 static void jump(struct bot *b)
 {
-	const struct crowd *c = b->worker->crowd;
+	const struct crowd *c = b->crowd;
 	int others = c->rooms - 1;
 
 	step_out(b, OUTSIDE);
@@ -309,7 +311,7 @@ static void leave(struct bot *b)
  * when it has come back. */
 static void speak(struct bot *b)
 {
-	const struct crowd *c = b->worker->crowd;
+	const struct crowd *c = b->crowd;
 	struct phrase *p = b->said + b->n_said;
 
 	if (b->to_say-- == 0) {
@@ -319,13 +321,13 @@ static void speak(struct bot *b)
 	p->text = phrases[roll(b, sizeof phrases / sizeof *phrases)];
 	p->sent_at = now_us();
 	snprintf(p->id, sizeof p->id, ID "%016llx.%d.%u", c->run, b->number,
-	         (unsigned)b->worker->counts[SENT] + 1);
+	         (unsigned)b->crowd->counts[SENT] + 1);
 	if (!c->listen
 	    && !xmpp_send(b->x,
 	                  "<message to='%s' type='groupchat' id='%s'><body>%s</body></message>",
 	                  b->room, p->id, p->text)) {
 		b->n_said++;
-		b->worker->counts[SENT]++;
+		b->crowd->counts[SENT]++;
 	}
 	speak_after(b, c->factor ? 0 : JOIN_TIMEOUT);
 }
@@ -335,7 +337,7 @@ static void on_wake(struct xmpp *x)
 {
 	struct bot *b = x->data;
 
-	raise_to(&b->worker->counts[LAG], (now_us() - b->due) / 1000);
+	raise_to(&b->crowd->counts[LAG], (now_us() - b->due) / 1000);
 	if (interrupted)
 		return; /* the bot stays in its room, to hear its last phrases */
 	if (b->place == INSIDE) {
@@ -343,7 +345,7 @@ static void on_wake(struct xmpp *x)
 		return;
 	}
 	if (b->place != OUTSIDE) {
-		b->worker->counts[UNANSWERED]++;
+		b->crowd->counts[UNANSWERED]++;
 		xmpp_leave(b->x, b->room, nick_of(b)); /* in case the bot is in the room */
 	}
 	jump(b);
@@ -356,7 +358,7 @@ static void refuse(struct bot *b, const struct xml_elem *stanza)
 	const struct xml_elem *text = xml_child(xml_child(stanza, "error", NULL), "text", NULL);
 	const char *p = text ? text->text : "";
 
-	if (b->worker->counts[NO_ENTRY]++ > 0)
+	if (b->crowd->counts[NO_ENTRY]++ > 0)
 		return;
 	fprintf(stderr, "%s: %s: %s", b->user, b->room, xmpp_error_condition(stanza));
 	fputs(*p ? " " : "", stderr);
@@ -395,7 +397,7 @@ static int is_refusal(const struct bot *b, const struct xml_elem *e)
  * Handles the end of a join. With status 201 the room is new, and we must unlock it. */
 static void entered(struct bot *b, const struct xml_elem *presence)
 {
-	uint32_t *counts = b->worker->counts;
+	uint32_t *counts = b->crowd->counts;
 
 	if (xmpp_has_status(presence, 201))
 		xmpp_unlock_room(b->x, b->room, note_unlocked, NULL);
@@ -405,7 +407,7 @@ static void entered(struct bot *b, const struct xml_elem *presence)
 	if (!b->entered) {
 		b->entered = 1;
 		counts[ENTERED]++;
-		raise_to(&counts[ALL_IN], (now_us() - b->worker->crowd->start) / 1000);
+		raise_to(&counts[ALL_IN], (now_us() - b->crowd->start) / 1000);
 	}
 	speak_after(b, 0);
 }
@@ -430,7 +432,7 @@ static void handle_error(struct bot *b, const struct xml_elem *stanza)
 	           || (wait && strcmp(condition, "service-unavailable"));
 
 	if (busy) {
-		b->worker->counts[THROTTLED]++;
+		b->crowd->counts[THROTTLED]++;
 		slow_down(b);
 	}
 	if (b->place == ENTERING) {
@@ -438,7 +440,7 @@ static void handle_error(struct bot *b, const struct xml_elem *stanza)
 			refuse(b, stanza);
 		jump_later(b);
 	} else if (not_found || !strcmp(condition, "not-acceptable")) {
-		b->worker->counts[THROWN_OUT]++;
+		b->crowd->counts[THROWN_OUT]++;
 		jump_later(b);
 	} else if (b->place == INSIDE)
 		speak_after(b, 2000);
@@ -471,7 +473,7 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 	} else if (b->place == LEAVING && gone) {
 		jump(b);
 	} else if (gone && (b->place == INSIDE || xmpp_has_status(presence, 307))) {
-		b->worker->counts[THROWN_OUT]++;
+		b->crowd->counts[THROWN_OUT]++;
 		jump_later(b);
 	}
 }
@@ -479,10 +481,10 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 /* Handles a phrase that has come back from the room. */
 static void heard(struct bot *b, struct phrase *p)
 {
-	count_time(b->worker->counts, now_us() - p->sent_at);
+	count_time(b->crowd->counts, now_us() - p->sent_at);
 	settle(b, p, HEARD);
 	b->slow /= 2;
-	if (b->place == INSIDE && !b->worker->crowd->factor)
+	if (b->place == INSIDE && !b->crowd->factor)
 		speak_after(b, 0);
 }
 
@@ -516,12 +518,12 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 	    || xml_child(message, "x", "jabber:x:delay") || (groupchat && !body))
 		return;
 	if (groupchat && xmpp_same_account(xml_get(message, "from"), b->room))
-		b->worker->counts[RECEIVED]++;
+		b->crowd->counts[RECEIVED]++;
 	if (b->place < INSIDE || !(groupchat ? is_me(b, message) : is_refusal(b, message)))
 		return;
 	p = find_phrase(b, xml_get(message, "id"), body);
 	if (p && !p->sent_at)
-		b->worker->counts[REPEATED]++;
+		b->crowd->counts[REPEATED]++;
 	else if (p && groupchat)
 		heard(b, p);
 	else if (p) {
@@ -534,46 +536,46 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 static void on_ready(struct xmpp *x)
 {
 	struct bot *b = x->data;
-	struct worker *w = b->worker;
+	struct crowd *c = b->crowd;
 	int i;
 
-	for (i = 0; i < w->made && !w->got_in; i++)
-		if (w->bots[i].refused)
-			fprintf(stderr, "%s: %s\n", w->bots[i].user, w->reason);
-	w->got_in = 1;
-	w->counts[LOGGED_IN]++;
+	for (i = 0; i < c->made && !c->got_in; i++)
+		if (c->bot[i].refused)
+			fprintf(stderr, "%s: %s\n", c->bot[i].user, c->reason);
+	c->got_in = 1;
+	c->counts[LOGGED_IN]++;
 	jump(b);
 }
 
 /* Reserves the next time for a login, so that there are at most -a logins in a second. Returns how
  * many ms remain until then. */
-static long next_slot(struct worker *w)
+static long next_slot(struct crowd *c)
 {
-	int64_t now = now_us(), interval = (int64_t)TICK * w->crowd->worker_count / w->crowd->rate;
+	int64_t now = now_us(), interval = (int64_t)TICK * c->worker_count / c->rate;
 
-	w->slot = w->slot + interval > now ? w->slot + interval : now;
-	return (long)((w->slot - now) / 1000);
+	c->slot = c->slot + interval > now ? c->slot + interval : now;
+	return (long)((c->slot - now) / 1000);
 }
 
 /* Handles the end of a connection. A bot that was refused does not reconnect. */
 static void on_close(struct xmpp *x, const char *reason)
 {
 	struct bot *b = x->data;
-	struct worker *w = b->worker;
+	struct crowd *c = b->crowd;
 
 	if (b->place != OFFLINE)
-		w->counts[LOGGED_IN]--;
+		c->counts[LOGGED_IN]--;
 	step_out(b, OFFLINE);
 	if (reason && xmpp_retry_in(x) >= 0) {
-		if (w->counts[LOST]++ == 0)
+		if (c->counts[LOST]++ == 0)
 			fprintf(stderr, "%s: %s (and comes back; more of these are only counted)\n",
 			        b->user, reason);
-		xmpp_retry_after(x, next_slot(w));
+		xmpp_retry_after(x, next_slot(c));
 	} else if (reason) {
-		w->counts[REFUSED]++;
+		c->counts[REFUSED]++;
 		b->refused = 1;
-		snprintf(w->reason, sizeof w->reason, "%s", reason);
-		if (w->got_in)
+		snprintf(c->reason, sizeof c->reason, "%s", reason);
+		if (c->got_in)
 			fprintf(stderr, "%s: %s\n", b->user, reason);
 	}
 }
@@ -588,21 +590,21 @@ static void on_signal(int number)
 
 /* Makes bots. Only a few try the password at first, since after many wrong ones the server may take
  * us for an attacker. The others follow when one of them is in. Returns 0 or -1. */
-static int make_bots(struct worker *w)
+static int make_bots(struct crowd *c, const struct worker *w)
 {
-	struct xmpp_options o = w->crowd->options;
+	struct xmpp_options o = c->options;
 	struct bot *b;
 
-	for (; w->made < w->n && (w->got_in || w->made < FIRST); w->made++) {
-		b = w->bots + w->made;
-		b->worker = w;
-		b->number = w->crowd->first + w->from + w->made;
-		b->random = ((uint32_t)w->crowd->seed + (uint32_t)b->number) * 2654435769u | 1;
-		b->room_number = roll(b, w->crowd->rooms);
+	for (; c->made < w->n && (c->got_in || c->made < FIRST); c->made++) {
+		b = c->bot + c->made;
+		b->crowd = c;
+		b->number = w->from + c->made;
+		b->random = ((uint32_t)c->seed + (uint32_t)b->number) * 2654435769u | 1;
+		b->room_number = roll(b, c->rooms);
 		snprintf(b->user, sizeof b->user, "jumperbot_%d", b->number);
 		o.user = o.trace_name = b->user;
-		o.start_after = next_slot(w);
-		b->x = w->conns[w->made] = xmpp_new(&o);
+		o.start_after = next_slot(c);
+		b->x = c->conns[c->made] = xmpp_new(&o);
 		if (!b->x)
 			return -1;
 		*b->x = (struct xmpp){
@@ -615,43 +617,41 @@ static int make_bots(struct worker *w)
 
 /* Reports all counts. If the pipe is full, because the parent's terminal has been stopped, the next
  * report contains them. If the parent is gone, the worker ends, too. */
-static void report(struct worker *w)
+static void report(struct crowd *c, const struct worker *w)
 {
-	if (write(w->pipe, w->counts, sizeof w->counts) > 0)
-		w->counts[LAG] = 0;
+	if (write(w->pipe, c->counts, sizeof c->counts) > 0)
+		c->counts[LAG] = 0;
 	else if (errno != EAGAIN)
 		interrupted++;
 }
 
 /* Turns the loop until all bots have ended. At the first SIGALRM, the bots stop talking, and log
  * out when their last phrases have come back. At the second, they log out at once. */
-static long turn_until_end(struct worker *w)
+static long turn_until_end(struct crowd *c, const struct worker *w)
 {
-	int64_t now, next = w->crowd->start + TICK;
+	int64_t now, next = c->start + TICK;
 	long alive;
 
 	do {
 		now = now_us();
 		if (now >= next) {
-			raise_to(&w->counts[LAG], (now - next) / 1000);
-			report(w);
+			raise_to(&c->counts[LAG], (now - next) / 1000);
+			report(c, w);
 			next = now + TICK;
 		}
-		if (interrupted > 1 || (interrupted && awaited(w->counts) == 0))
+		if (interrupted > 1 || (interrupted && awaited(c->counts) == 0))
 			xmpp_stop();
-		if (!interrupted && make_bots(w))
+		if (!interrupted && make_bots(c, w))
 			return -1;
-		alive = xmpp_turn(w->conns, (size_t)w->made, (long)(next - now) / 1000 + 1);
+		alive = xmpp_turn(c->conns, (size_t)c->made, (long)(next - now) / 1000 + 1);
 	} while (alive > 0);
 	return alive;
 }
 
 /* Runs the bots of a worker. If none got in and some were refused, prints one message for all of
  * them. Returns the exit status of the worker. */
-static int run_worker(struct worker *w)
+static int run_worker(struct crowd *c, const struct worker *w)
 {
-	struct bot *bots = calloc((size_t)w->n, sizeof *bots);
-	struct xmpp **conns = calloc((size_t)w->n, sizeof *conns);
 	int i, failed;
 
 	signal(SIGINT, SIG_IGN);  /* Ctrl-C goes to all processes, and the parent passes it on */
@@ -659,21 +659,18 @@ static int run_worker(struct worker *w)
 	signal(SIGPIPE, SIG_IGN); /* see report() */
 	fcntl(w->pipe, F_SETFL, O_NONBLOCK);
 	fcntl(w->pipe, F_SETFD, FD_CLOEXEC); /* a tunnel must not keep it open */
-	w->bots = bots;
-	w->conns = conns;
-	failed = !bots || !conns || turn_until_end(w) < 0;
+	c->got_in = w > c->workers; /* a bot of the first worker has */
+	failed = turn_until_end(c, w) < 0;
 	if (failed)
 		perror("jumperbot");
-	if (!w->got_in && w->counts[REFUSED] > 0)
-		fprintf(stderr, "jumperbot: %s; %d of %d tried%s\n", w->reason,
-		        (int)w->counts[REFUSED], w->made,
-		        strncmp(w->reason, "login refused", 13) ? "" : ": check the password");
-	for (i = 0; conns && i < w->made; i++)
-		xmpp_free(conns[i]);
+	if (!c->got_in && c->counts[REFUSED] > 0)
+		fprintf(stderr, "jumperbot: %s; %d of %d tried%s\n", c->reason,
+		        (int)c->counts[REFUSED], c->made,
+		        strncmp(c->reason, "login refused", 13) ? "" : ": check the password");
+	for (i = 0; i < c->made; i++)
+		xmpp_free(c->conns[i]);
 	fcntl(w->pipe, F_SETFL, 0); /* the last report waits until it fits into the pipe */
-	report(w);
-	free(conns);
-	free(bots);
+	report(c, w);
 	return failed;
 }
 
@@ -767,10 +764,7 @@ static int divide(struct crowd *c)
 		return -1;
 	}
 	c->worker_count = (c->bots - 1) / bots + 1;
-	c->workers = calloc((size_t)c->worker_count, sizeof *c->workers);
-	if (!c->workers)
-		perror("jumperbot");
-	return c->workers ? 0 : -1;
+	return 0;
 }
 
 /* Handles the end of a worker, which has closed its pipe. Corrects `counts`, those of its last
@@ -792,7 +786,7 @@ static void end_worker(struct crowd *c, struct worker *w, uint32_t counts[COUNTS
 		interrupted = 1;
 	if (WIFSIGNALED(status))
 		fprintf(stderr, "jumperbot: the worker of bots %d to %d was killed by signal %d\n",
-		        c->first + w->from, c->first + w->from + w->n - 1, WTERMSIG(status));
+		        w->from, w->from + w->n - 1, WTERMSIG(status));
 }
 
 /* Adds the difference of two reports of a worker to `sums`, or keeps the largest value. The counts
@@ -861,10 +855,8 @@ static int start_worker(struct crowd *c)
 	int ends[2], i = c->started;
 	struct worker *w = c->workers + i;
 
-	w->crowd = c;
-	w->from = (int)((int64_t)c->bots * i / c->worker_count);
-	w->n = (int)((int64_t)c->bots * (i + 1) / c->worker_count) - w->from;
-	w->got_in = i > 0;
+	w->from = c->first + (int)((int64_t)c->bots * i / c->worker_count);
+	w->n = c->first + (int)((int64_t)c->bots * (i + 1) / c->worker_count) - w->from;
 	w->pid = pipe(ends) ? -1 : fork();
 	if (w->pid < 0) {
 		perror("jumperbot");
@@ -888,7 +880,7 @@ static int run_crowd(struct crowd *c)
 		while (!c->failed && !c->passed_at && c->started < c->worker_count
 		       && (c->started == 0 || c->sums[LOGGED_IN] > 0))
 			if (start_worker(c))
-				return run_worker(c->workers + c->started - 1);
+				return run_worker(c, c->workers + c->started - 1);
 		if (interrupted)
 			pass_on(c);
 		watch(c);
@@ -972,10 +964,7 @@ static int read_options(int argc, char **argv, struct crowd *c)
 
 int main(int argc, char **argv)
 {
-	struct crowd c = {
-		.options = {.host = "localhost", .password = "jumperbot", .reconnect = 1},
-		.bots = 10, .rooms = 10, .rate = 50, .factor = 1
-	};
+	static struct crowd c; /* too large for the stack */
 	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 	int status, fd;
 
@@ -986,6 +975,10 @@ int main(int argc, char **argv)
 	c.start = c.shown_at = now_us();
 	c.run = (unsigned long long)c.start << 22 | ((unsigned)getpid() & 0x3FFFFF);
 	c.seed = (int)(c.run % INT_MAX);
+	c.options = (struct xmpp_options){.host = "localhost", .password = "jumperbot"};
+	c.options.reconnect = c.factor = 1;
+	c.bots = c.rooms = 10;
+	c.rate = 50;
 	if (getenv("XMPP_PASSWORD"))
 		c.options.password = getenv("XMPP_PASSWORD");
 	status = read_options(argc, argv, &c);
@@ -998,7 +991,5 @@ int main(int argc, char **argv)
 	setvbuf(stderr, NULL, _IOLBF, 0); /* a line of the trace is written in one piece */
 	if (c.seconds)
 		alarm((unsigned)c.seconds);
-	status = divide(&c) || run_crowd(&c);
-	free(c.workers);
-	return status;
+	return divide(&c) || run_crowd(&c);
 }
