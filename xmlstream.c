@@ -890,10 +890,8 @@ struct xmlstream *xmlstream_new(size_t max_stanza)
 {
 	struct xmlstream *xs = max_stanza <= LARGEST ? calloc(1, sizeof *xs) : NULL;
 
-	if (!xs)
-		return NULL;
-	xs->max_stanza = max_stanza ? max_stanza : MAX_STANZA;
-	xmlstream_reset(xs);
+	if (xs)
+		xs->max_stanza = max_stanza ? max_stanza : MAX_STANZA;
 	return xs;
 }
 
