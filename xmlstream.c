@@ -573,10 +573,9 @@ static char *past_qname(struct parser *ps, char *p, char **local)
 static const char *lookup(struct parser *ps, const char *qname, const char *local)
 {
 	size_t n = local > qname ? (size_t)(local - qname) - 1 : 0;
-	char first = n > 0 ? *qname : '\0';
 	const struct xml_attr *b = ps->open->bindings;
 
-	while (b && (*b->name != first || strncmp(b->name, qname, n) || b->name[n]))
+	while (b && (strncmp(b->name, qname, n) || b->name[n]))
 		b = b->next;
 	if (b)
 		return b->value;
