@@ -31,8 +31,8 @@ tmp=$(mktemp -d) || exit 1
 top=$tmp
 echobot=$top/bots/plain/echobot jumperbot=$top/bots/plain/jumperbot
 sanitize='-g -fsanitize=address,undefined -fno-sanitize-recover=undefined'
-all_groups='ejabberd prosody unit transcripts crowds practice readme cli tools fuzz'
-at_once=4      # groups that run at the same time; most of them wait more than they work
+all_groups='ejabberd prosody readme crowds unit transcripts practice cli tools fuzz'
+at_once=5      # groups that run at the same time; most of them wait more than they work
 passed=0 failed=0 skipped=0
 processes=     # those that we have started and not yet waited for
 server= dir=   # the XMPP server that is running, and its directory, or empty
