@@ -5,9 +5,10 @@
  * The problem. Thousands of bots must each do something now and then, although no event prompts
  * them. And select() cannot watch more than about a thousand descriptors.
  *
- * The solution. A bot has a place and a timer. At that time, on_wake does what the place requires.
- * Up to a thousand bots share a process, called a worker. The parent runs no bots. It starts the
- * workers and adds up their counts, which each worker reports once a second through a pipe:
+ * The solution. Each bot has a place, for example inside a room, and a timer. When the timer runs
+ * out, on_wake() does what the place requires. Up to a thousand bots share a process, called a
+ * worker. The parent process runs no bots. It starts the workers, tells them when to end, and adds
+ * up their counts, which each worker reports once a second through a pipe:
  *
  *     parent <---pipe--- worker: bots 0 to 999    <---> the server
  *            <---pipe--- worker: bots 1000 to 1999 <--> the server
@@ -17,8 +18,8 @@
  *     the counts   what is measured
  *     the bot      a handler for each kind of event
  *     the worker   up to a thousand bots, one loop
- *     the monitor  the output for the user
- *     the parent   its workers, and their reports
+ *     the monitor  the status line (-m) and the summary
+ *     the parent   starts and ends the workers, and reads their reports
  *     main         options */
 #define _POSIX_C_SOURCE 200809L
 #include "xmpp.h"
@@ -36,15 +37,15 @@
 #include <unistd.h>
 
 enum {
-	JOIN_TIMEOUT = 30000, /* ms for a room to let us in, or out, or to repeat what we said */
-	GRACE = 10,           /* s at the end for our last phrases to come back */
-	MAX_PAUSE = 60000,    /* ms; the longest pause, if rooms refuse us or the server is busy */
+	JOIN_TIMEOUT = 30000, /* ms; how long to wait for a room to answer */
+	GRACE = 10,           /* s; how long to wait at the end for the last phrases */
+	MAX_PAUSE = 60000,    /* ms; the upper limit of `slow`, which makes a bot's pauses longer */
 	TICK = 1000000,       /* us from one report to the next */
-	MAX_LAG = 50,         /* ms; if the loop is later than this, the figures are too high */
-	LOCKED = 3000,        /* ms; from this pause on, item-not-found counts as a refusal */
+	MAX_LAG = 50,         /* ms; a greater lag makes round trips seem longer, so it is shown */
+	LOCKED = 3000,        /* ms; from this `slow` on, item-not-found counts as a refusal */
 	SPARE = 24,           /* descriptors of a process that are not for bots or workers */
-	FIRST = 5,            /* bots that log in first; the others wait until one of them is in */
-	MAX_PHRASES = 9,      /* that a bot says in a room before it leaves */
+	FIRST = 5,            /* bots that try to log in first; the others wait for a success */
+	MAX_PHRASES = 9,      /* the most that a bot says in a room before it leaves */
 	MAX_HOST = 255        /* bytes; the limit of the DNS (RFC 1035 section 2.3.4) */
 };
 
@@ -55,8 +56,9 @@ static const char *const phrases[] = {
 	"I am not a robot. Well, I am."
 };
 
-/* How many times the process was told to end: the parent by SIGINT, SIGTERM, or SIGALRM when the
- * time is up; a worker by SIGALRM from the parent. See turn_until_end(). */
+/* The number of requests to end. In the parent, these are SIGINT, SIGTERM, SIGALRM from alarm(),
+ * and the failure of a worker; pass_on() sets the number back to 0. In a worker, these are SIGALRMs
+ * from the parent and failures to report to it; see turn_until_end(). */
 static volatile sig_atomic_t interrupted;
 
 /* -------------------------------------------------------------- The counts */
@@ -64,22 +66,24 @@ static volatile sig_atomic_t interrupted;
 /* The counts of a worker:
  *
  *     entered     bots that have been in a room
- *     sent        phrases that were sent; each is awaited until it is heard, bounced or unheard
+ *     sent        phrases that were sent; in the end, each is heard, bounced or unheard
  *     heard       own phrases that came back
  *     received    phrases of any bot that arrived
  *     lost        connections that broke or could not be opened; these bots try again
  *     refused     bots that gave up, for example because of a wrong password
  *     no_entry    times that a room refused a bot, or that a new room could not be unlocked
- *     thrown_out  times that a bot was kicked, or that its room was destroyed or forgot it
+ *     thrown_out  times that a bot lost its place in a room, for example because it was kicked
  *     throttled   times that a bot was told to slow down
  *     bounced     phrases that came back as an error
  *     unanswered  joins and leaves that the room did not confirm in time
  *     unheard     phrases that never came back
  *     repeated    phrases that came back twice
  *
- * The summary does not show LOGGED_IN, IN_ROOM and the classes of round trips. Counts before SUMS
- * are added up over the workers; of the others, the largest value is kept. A report holds all
- * counts, in 456 bytes. A pipe takes up to 512 bytes in one piece (PIPE_BUF). */
+ * LOGGED_IN, IN_ROOM and the classes of round trips are not in the summary. The parent adds up the
+ * counts before SUMS. Of each other count, it keeps the largest value.
+ *
+ * A report is the whole array, 456 bytes. POSIX guarantees that up to 512 bytes (PIPE_BUF) are
+ * written to a pipe in one piece, so the parent always reads a whole report. */
 enum { CLASSES = 96 };
 
 enum count {
@@ -99,6 +103,7 @@ static const char *const count_names[] = {
 	"throttled", "bounced", "unanswered", "unheard", "repeated"
 };
 
+/* Returns the time in us (microseconds), by a clock that nobody can set back. */
 static int64_t now_us(void)
 {
 	struct timespec t;
@@ -113,8 +118,9 @@ static void raise_to(uint32_t *max, int64_t value)
 		*max = value < INT32_MAX ? (uint32_t)value : INT32_MAX;
 }
 
-/* Returns the end of class i in us. A round trip in class i took less than that, but not less than
- * the end of class i - 1. Each doubling has four classes. The last, from 14.7 s, has no end. */
+/* Returns the end of class i, in us. Round trips are not stored, only counted, each in the first
+ * class with a later end. Each doubling has four classes, so a percentile is at most 25% too
+ * high. The last class begins at 14.7 s and has no end. */
 static int64_t class_end(int i)
 {
 	return i < CLASSES - 1 ? (5 + i % 4) * (INT64_C(1) << i / 4) / 4 : INT64_MAX;
@@ -130,14 +136,14 @@ static void count_time(uint32_t counts[COUNTS], int64_t us)
 	raise_to(&counts[LONGEST], us);
 }
 
-/* Returns how many phrases may still come back. */
+/* Returns the number of phrases that may still come back. */
 static uint32_t awaited(const uint32_t counts[COUNTS])
 {
 	return counts[SENT] - counts[HEARD] - counts[BOUNCED] - counts[UNHEARD];
 }
 
-/* Returns the time in ms that so many percent of the round trips did not exceed, or nearly 0 if
- * there are none. There is one round trip, in one class, for each phrase that was heard. */
+/* Returns the time in ms that this percentage of the round trips did not exceed, rounded up to the
+ * end of a class, or nearly 0 if there are none. HEARD is the number of round trips. */
 static double percentile(const long long sums[COUNTS], int percent)
 {
 	long long n = sums[TIMES];
@@ -150,7 +156,8 @@ static double percentile(const long long sums[COUNTS], int percent)
 
 /* ----------------------------------------------------------------- The bot */
 
-enum place { OFFLINE, OUTSIDE, ENTERING, INSIDE, LEAVING }; /* from INSIDE on, it is in a room */
+/* Where a bot is. The order matters: from INSIDE on, the bot is in a room. */
+enum place { OFFLINE, OUTSIDE, ENTERING, INSIDE, LEAVING };
 
 struct phrase {
 	const char *text;
@@ -163,40 +170,40 @@ struct bot {
 	struct crowd *crowd;
 	int number;
 	char user[24];
-	uint32_t random;        /* for roll(); each bot's choices are independent of the others' */
+	uint32_t random;        /* for roll(); each bot has one, so -s determines its choices */
 	enum place place;
 	int room_number;        /* where it is, or was last */
 	char room[MAX_HOST + 40];
-	char *nick;             /* in this room, if the room has chosen it; otherwise NULL */
-	int to_say, n_said;     /* phrases in this room */
+	char *nick;             /* the nick that this room has assigned, or NULL */
+	int to_say, n_said;     /* phrases left to say in this room, and those said so far */
 	struct phrase said[MAX_PHRASES];
-	long slow;              /* ms to add to each pause, because rooms refuse us or are busy */
-	int64_t due;            /* us; when on_wake is due */
+	long slow;              /* ms to add to each pause, because of errors; see slow_down() */
+	int64_t due;            /* us; when the timer runs out, to measure the lag */
 	char entered, refused;  /* it has been in a room; it has given up */
 };
 
-/* A worker, as the parent sees it. */
+/* A worker. The worker and the parent each have a copy, with their own end of the pipe. */
 struct worker {
 	int from, n;            /* the number of its first bot, and how many it has */
-	int pipe;               /* for reports; -1 if the worker has ended */
+	int pipe;               /* for reports; in the parent, -1 after the worker's end */
 	pid_t pid;
-	uint32_t counts[COUNTS]; /* in its last report */
+	uint32_t counts[COUNTS]; /* from its last report; only in the parent */
 };
 
-/* All that a process knows. Each worker gets a copy when it is started. */
+/* All data of a process. fork() gives each worker a copy. */
 struct crowd {
 	/* the user's options */
 	struct xmpp_options options;
-	const char *service;    /* of the rooms; or NULL for conference.HOST */
+	const char *service;    /* the host of the rooms; NULL for conference.HOST */
 	int bots, first, rooms, rate, factor, seconds, seed, listen, monitor;
-	unsigned long long run; /* differs from run to run; see ID */
+	unsigned long long run; /* unique to this run; see ID */
 	int64_t start;          /* us */
 
-	/* the parent */
+	/* the parent, except that a worker uses its own element of workers[] */
 	struct worker workers[FD_SETSIZE];
 	int worker_count;
-	int started, running;   /* how many workers */
-	int failed;             /* a worker has failed, or could not be started */
+	int started, running;   /* numbers of workers: started so far, and not yet ended */
+	int failed;             /* a worker has failed, was killed, or could not be started */
 	int64_t passed_at;      /* us; when a signal was last passed on; 0 for never */
 	int64_t shown_at;       /* us; when the monitor last showed a line */
 	long long sums[COUNTS]; /* the counts of all workers together */
@@ -208,11 +215,11 @@ struct crowd {
 	int made;               /* how many bots exist already */
 	int got_in;             /* a bot has logged in, here or in the first worker */
 	char reason[200];       /* why the last refused bot was refused */
-	int64_t slot;           /* us; the latest time for which a login is planned */
-	uint32_t counts[COUNTS]; /* they wrap around */
+	int64_t slot;           /* us; the last time that next_slot() has reserved for a login */
+	uint32_t counts[COUNTS]; /* these may wrap around; see add_up() */
 };
 
-/* Returns a number from 0 to n - 1 (Marsaglia's xorshift). */
+/* Returns a random number from 0 to n - 1 (Marsaglia's xorshift). */
 static int roll(struct bot *b, int n)
 {
 	b->random ^= b->random << 13;
@@ -227,7 +234,8 @@ static void wake_after(struct bot *b, long ms)
 	xmpp_wake_after(b->x, ms);
 }
 
-/* Sets the timer to this time plus a pause like that of people between two phrases. */
+/* Sets the timer for the next phrase: to `ms`, plus b->slow, plus a pause of 5 to 14 seconds, as
+ * people make it, divided by -i. With -i 0, there is no such pause. */
 static void speak_after(struct bot *b, long ms)
 {
 	long more = 5000 + roll(b, 9001), factor = b->crowd->factor;
@@ -242,7 +250,8 @@ static void settle(struct bot *b, struct phrase *p, enum count count)
 	b->crowd->counts[count]++;
 }
 
-/* Records that the bot is no longer in a room, so its phrases cannot come back. */
+/* Records that the bot is now at `place`, outside any room. Phrases that have not come back from
+ * its last room are unheard. */
 static void step_out(struct bot *b, enum place place)
 {
 	int i;
@@ -263,7 +272,7 @@ static const char *nick_of(const struct bot *b)
 	return b->nick ? b->nick : b->user;
 }
 
-/* Goes to another room, if there is one. */
+/* Enters another room, or the same one again if there is no other. */
 static void jump(struct bot *b)
 {
 	const struct crowd *c = b->crowd;
@@ -280,13 +289,13 @@ static void jump(struct bot *b)
 	wake_after(b, JOIN_TIMEOUT);
 }
 
-/* Makes the bot's pauses longer, until its phrases come back or it leaves a room as planned. */
+/* Makes the bot's pauses longer. heard() and leave() make them shorter again. */
 static void slow_down(struct bot *b)
 {
 	b->slow = 2 * b->slow + 1000 < MAX_PAUSE ? 2 * b->slow + 1000 : MAX_PAUSE;
 }
 
-/* Goes to another room after a pause. */
+/* Records that the bot is in no room. It will enter another one after a pause. */
 static void jump_later(struct bot *b)
 {
 	step_out(b, OUTSIDE);
@@ -302,13 +311,15 @@ static void leave(struct bot *b)
 	wake_after(b, JOIN_TIMEOUT);
 }
 
-/* The id of a phrase is jump.RUN.BOT.NUMBER, where RUN differs from run to run. */
+/* The id of a phrase is jump.RUN.BOT.NUMBER. RUN consists of a time and a process id, so it differs
+ * from run to run. */
 #define ID "jump."
 
 /* C: <message to='bot_room_3@conference.localhost' type='groupchat' id='jump.5d1....7.12'>
  *      <body>Tea or coffee?</body></message>
- * XEP-0045 section 7.4: the room sends it to all occupants, including us. With -i 0 we speak again
- * when it has come back. */
+ * Says a phrase, or leaves if the bot has said enough. The room sends the phrase to all occupants,
+ * including the bot itself (XEP-0045 section 7.4). With -i 0, the bot speaks again when the phrase
+ * has come back, or after JOIN_TIMEOUT. With -l, it sends nothing. */
 static void speak(struct bot *b)
 {
 	const struct crowd *c = b->crowd;
@@ -332,7 +343,8 @@ static void speak(struct bot *b)
 	speak_after(b, c->factor ? 0 : JOIN_TIMEOUT);
 }
 
-/* Does the next thing when the timer runs out, or gives up waiting for an answer. */
+/* Does the next thing when the timer runs out. If the bot is entering or leaving a room, the room
+ * has not answered in time. */
 static void on_wake(struct xmpp *x)
 {
 	struct bot *b = x->data;
@@ -351,9 +363,8 @@ static void on_wake(struct xmpp *x)
 	jump(b);
 }
 
-/* Counts a refusal by a room. Prints the first one, with the reason in the server's words, where
- * spaces replace control characters. */
-static void refuse(struct bot *b, const struct xml_elem *stanza)
+/* Counts a refusal by a room. Prints the first one, with the server's explanation. */
+static void note_refusal(struct bot *b, const struct xml_elem *stanza)
 {
 	const struct xml_elem *text = xml_child(xml_child(stanza, "error", NULL), "text", NULL);
 	const char *p = text ? text->text : "";
@@ -366,15 +377,16 @@ static void refuse(struct bot *b, const struct xml_elem *stanza)
 	fputs(" (more of these are only counted)\n", stderr);
 }
 
-/* Counts a failure to unlock a new room as a refusal, since nobody else can enter it. */
+/* Handles the answer to xmpp_unlock_room(). A failure counts as a refusal, since no other bot can
+ * enter a locked room. */
 static void note_unlocked(struct xmpp *x, const struct xml_elem *answer, void *data)
 {
 	(void)data;
 	if (xml_has(answer, "type", "error"))
-		refuse(x->data, answer);
+		note_refusal(x->data, answer);
 }
 
-/* True if a stanza comes from our own occupant of the room. */
+/* True if a stanza comes from the bot's own occupant, ROOM/NICK. */
 static int is_me(const struct bot *b, const struct xml_elem *e)
 {
 	const char *from = xml_get(e, "from"), *slash = from ? strchr(from, '/') : NULL;
@@ -382,7 +394,7 @@ static int is_me(const struct bot *b, const struct xml_elem *e)
 	return slash && xmpp_same_account(from, b->room) && !strcmp(slash + 1, nick_of(b));
 }
 
-/* True if a stanza is an error from our room, from our own occupant in it, or from the service of
+/* True if a stanza is an error from the room, from the bot's own occupant, or from the service of
  * all rooms. */
 static int is_refusal(const struct bot *b, const struct xml_elem *e)
 {
@@ -394,7 +406,8 @@ static int is_refusal(const struct bot *b, const struct xml_elem *e)
 
 /* S: <presence from='bot_room_3@conference.localhost/jumperbot_7'>
  *      <x xmlns='http://jabber.org/protocol/muc#user'>...<status code='110'/></x></presence>
- * Handles the end of a join. With status 201 the room is new, and we must unlock it. */
+ * Handles the bot's own presence, which completes the join. Status 201 says that the room is new,
+ * so the bot must unlock it. */
 static void entered(struct bot *b, const struct xml_elem *presence)
 {
 	uint32_t *counts = b->crowd->counts;
@@ -416,13 +429,14 @@ static void entered(struct bot *b, const struct xml_elem *presence)
  *      <error type='wait'><resource-constraint xmlns='...:xmpp-stanzas'/></error></presence>
  * S: <message from='bot_room_3@conference.localhost' type='error' id='jump.5d1....7.12'>
  *      <error type='modify'><not-acceptable xmlns='...:xmpp-stanzas'/></error></message>
- * Handles the error if the room has refused to let us in, or has rejected a phrase.
+ * Handles an error from a room that has refused a join or rejected a phrase.
  *
- * An error of type wait, or policy-violation, asks us to slow down (RFC 6120 section 8.3). The
- * error of a full room is of type wait, too, but is service-unavailable (XEP-0045 section 7.2.9).
- * While we are entering, item-not-found may mean that the bot that opened the room has not
- * unlocked it yet, so the first two in a row do not count. Later it means, like not-acceptable,
- * that we are no longer in the room, although it has not told us (section 7.4). */
+ * The type wait, and the condition policy-violation, mean that the bot should slow down (RFC 6120
+ * section 8.3). But service-unavailable of type wait means that the room is full (XEP-0045 section
+ * 7.2.9), which is a refusal. In answer to a join, item-not-found may mean that the room is locked
+ * (section 7.2.10). Its creator will soon unlock it, so the first two in a row are not counted. In
+ * answer to a phrase, item-not-found and not-acceptable mean that the bot is no longer an occupant,
+ * although no presence has said so (section 7.4). */
 static void handle_error(struct bot *b, const struct xml_elem *stanza)
 {
 	const char *condition = xmpp_error_condition(stanza);
@@ -437,18 +451,19 @@ static void handle_error(struct bot *b, const struct xml_elem *stanza)
 	}
 	if (b->place == ENTERING) {
 		if (!busy && (!not_found || b->slow >= LOCKED))
-			refuse(b, stanza);
+			note_refusal(b, stanza);
 		jump_later(b);
 	} else if (not_found || !strcmp(condition, "not-acceptable")) {
 		b->crowd->counts[THROWN_OUT]++;
 		jump_later(b);
 	} else if (b->place == INSIDE)
-		speak_after(b, 2000);
+		speak_after(b, 2000); /* only this phrase was rejected */
 }
 
-/* Handles our own presence. If it is of type unavailable, we have left the room, with two
- * exceptions. With status 303, our next presence has our new nick (XEP-0045 section 7.6). While we
- * are entering, the presence may end an earlier stay, unless its status is 307 (kicked). */
+/* Handles the bot's own presence in the room, and ignores that of others. The type unavailable
+ * means that the bot has left, with two exceptions. With status 303, only the nick changes, and the
+ * next presence has the new one (XEP-0045 section 7.6). While the bot is entering, the presence may
+ * belong to its previous stay in the room, unless the status is 307 (kicked). */
 static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 {
 	struct bot *b = x->data;
@@ -464,9 +479,9 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 	    || (!xmpp_has_status(presence, 110) && !is_me(b, presence))
 	    || (gone && xmpp_has_status(presence, 303)))
 		return;
-	if (!gone && !is_me(b, presence)) { /* we have a new nick, after status 303 or with 210 */
+	if (!gone && !is_me(b, presence)) { /* a new nick, after status 303 or with 210 */
 		free(b->nick);
-		b->nick = strdup(strchr(from, '/') + 1); /* if NULL, we are not heard, no worse */
+		b->nick = strdup(strchr(from, '/') + 1); /* on failure, phrases count as unheard */
 	}
 	if (b->place == ENTERING && !gone) {
 		entered(b, presence);
@@ -478,7 +493,7 @@ static void on_presence(struct xmpp *x, const struct xml_elem *presence)
 	}
 }
 
-/* Handles a phrase that has come back from the room. */
+/* Handles a phrase that has come back from the room. With -i 0, the bot speaks again at once. */
 static void heard(struct bot *b, struct phrase *p)
 {
 	count_time(b->crowd->counts, now_us() - p->sent_at);
@@ -488,9 +503,10 @@ static void heard(struct bot *b, struct phrase *p)
 		speak_after(b, 0);
 }
 
-/* Finds the phrase that a message is about, by its id. Some rooms drop or replace ids. Then the
- * first awaited phrase with this text is taken, since rooms keep the order. An error without text
- * matches any text. An id from another run with the same accounts matches no phrase. */
+/* Returns the phrase that a message repeats or rejects, or NULL. An id that begins with ID must be
+ * that of the phrase, since the message may come from another run with the same accounts. Some
+ * rooms drop or replace ids. Then this is the first awaited phrase with the same text, since rooms
+ * keep the order. An error without a text matches any awaited phrase. */
 static struct phrase *find_phrase(struct bot *b, const char *id, const struct xml_elem *body)
 {
 	int ours = id && !strncmp(id, ID, strlen(ID));
@@ -505,8 +521,9 @@ static struct phrase *find_phrase(struct bot *b, const char *id, const struct xm
 
 /* S: <message from='bot_room_3@conference.localhost/jumperbot_7' type='groupchat'
  *      id='jump.5d1....7.12'>...
- * The room's history is not counted. It is marked as delayed (XEP-0203; in old servers 0091). A
- * groupchat message without a body is no phrase. It sets the subject, for example. */
+ * Handles a phrase, or the error that rejects one. Ignores what was said before the bot came, which
+ * is marked as delayed (XEP-0203, or XEP-0091 in old servers). Also ignores groupchat messages
+ * without a body, for example those that set the subject. */
 static void on_message(struct xmpp *x, const struct xml_elem *message)
 {
 	struct bot *b = x->data;
@@ -532,7 +549,8 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 	}
 }
 
-/* Enters a room. The first bot that is logged in also prints which bots were refused before it. */
+/* Enters a room. The first bot that logs in also prints the refusals of bots before it. Until then
+ * they are held back, because run_worker() prints a single message if no bot gets in. */
 static void on_ready(struct xmpp *x)
 {
 	struct bot *b = x->data;
@@ -547,8 +565,8 @@ static void on_ready(struct xmpp *x)
 	jump(b);
 }
 
-/* Reserves the next time for a login, so that there are at most -a logins in a second. Returns how
- * many ms remain until then. */
+/* Reserves a time for a login, so that all workers together make at most -a logins in a second.
+ * Returns the number of ms until then. */
 static long next_slot(struct crowd *c)
 {
 	int64_t now = now_us(), interval = (int64_t)TICK * c->worker_count / c->rate;
@@ -568,7 +586,7 @@ static void on_close(struct xmpp *x, const char *reason)
 	step_out(b, OFFLINE);
 	if (reason && xmpp_retry_in(x) >= 0) {
 		if (c->counts[LOST]++ == 0)
-			fprintf(stderr, "%s: %s (and comes back; more of these are only counted)\n",
+			fprintf(stderr, "%s: %s (and reconnects; more of these are only counted)\n",
 			        b->user, reason);
 		xmpp_retry_after(x, next_slot(c));
 	} else if (reason) {
@@ -588,8 +606,9 @@ static void on_signal(int number)
 	interrupted++;
 }
 
-/* Makes bots. Only a few try the password at first, since after many wrong ones the server may take
- * us for an attacker. The others follow when one of them is in. Returns 0 or -1. */
+/* Creates the worker's bots. At first there are only FIRST of them, since a server may ban an
+ * address after many wrong passwords. The others follow when a bot has logged in. Returns 0 or
+ * -1. */
 static int make_bots(struct crowd *c, const struct worker *w)
 {
 	struct xmpp_options o = c->options;
@@ -599,6 +618,7 @@ static int make_bots(struct crowd *c, const struct worker *w)
 		b = c->bot + c->made;
 		b->crowd = c;
 		b->number = w->from + c->made;
+		/* a hash of seed and number, but not 0, which roll() could not leave */
 		b->random = ((uint32_t)c->seed + (uint32_t)b->number) * 2654435769u | 1;
 		b->room_number = roll(b, c->rooms);
 		snprintf(b->user, sizeof b->user, "jumperbot_%d", b->number);
@@ -615,8 +635,9 @@ static int make_bots(struct crowd *c, const struct worker *w)
 	return 0;
 }
 
-/* Reports all counts. If the pipe is full, because the parent's terminal has been stopped, the next
- * report contains them. If the parent is gone, the worker ends, too. */
+/* Sends all counts to the parent. If the pipe is full, for example because the parent is suspended,
+ * nothing is lost: the next report contains these counts, too. If the parent is gone, the worker
+ * ends as well. */
 static void report(struct crowd *c, const struct worker *w)
 {
 	if (write(w->pipe, c->counts, sizeof c->counts) > 0)
@@ -625,8 +646,9 @@ static void report(struct crowd *c, const struct worker *w)
 		interrupted++;
 }
 
-/* Turns the loop until all bots have ended. At the first SIGALRM, the bots stop talking, and log
- * out when their last phrases have come back. At the second, they log out at once. */
+/* Runs the loop until all bots have ended. After the first SIGALRM, the bots say nothing more, and
+ * log out when their last phrases have come back. After the second, they log out at once. Returns
+ * 0, or -1 and sets errno. */
 static long turn_until_end(struct crowd *c, const struct worker *w)
 {
 	int64_t now, next = c->start + TICK;
@@ -648,18 +670,18 @@ static long turn_until_end(struct crowd *c, const struct worker *w)
 	return alive;
 }
 
-/* Runs the bots of a worker. If none got in and some were refused, prints one message for all of
- * them. Returns the exit status of the worker. */
+/* Runs the bots of a worker. If no bot could log in and some were refused, prints one message for
+ * all of them. Returns the exit status of the worker. */
 static int run_worker(struct crowd *c, const struct worker *w)
 {
 	int i, failed;
 
-	signal(SIGINT, SIG_IGN);  /* Ctrl-C goes to all processes, and the parent passes it on */
-	signal(SIGTERM, SIG_IGN); /* timeout(1), for one, sends this to all processes */
+	signal(SIGINT, SIG_IGN);  /* Ctrl-C sends this to all processes; the parent passes it on */
+	signal(SIGTERM, SIG_IGN); /* so may timeout(1) with this signal */
 	signal(SIGPIPE, SIG_IGN); /* see report() */
 	fcntl(w->pipe, F_SETFL, O_NONBLOCK);
-	fcntl(w->pipe, F_SETFD, FD_CLOEXEC); /* a tunnel must not keep it open */
-	c->got_in = w > c->workers; /* a bot of the first worker has */
+	fcntl(w->pipe, F_SETFD, FD_CLOEXEC); /* a tunnel must not inherit it and keep it open */
+	c->got_in = w > c->workers; /* the other workers start after the first login */
 	failed = turn_until_end(c, w) < 0;
 	if (failed)
 		perror("jumperbot");
@@ -669,15 +691,16 @@ static int run_worker(struct crowd *c, const struct worker *w)
 		        strncmp(c->reason, "login refused", 13) ? "" : ": check the password");
 	for (i = 0; i < c->made; i++)
 		xmpp_free(c->conns[i]);
-	fcntl(w->pipe, F_SETFL, 0); /* the last report waits until it fits into the pipe */
+	fcntl(w->pipe, F_SETFL, 0); /* the last report must not be dropped if the pipe is full */
 	report(c, w);
 	return failed;
 }
 
 /* ------------------------------------------------------------- The monitor */
 
-/* Prints the errors so far, the bots in rooms and logged in, and the speed since the last line. If
- * there are many errors, the end of the line is cut off. */
+/* Prints the errors so far, and how many bots are in rooms and logged in. For the time since the
+ * last line, prints the phrases per second, and the median and 99th percentile of the round
+ * trips. */
 static void print_line(FILE *line, const struct crowd *c, int64_t now)
 {
 	double seconds = (double)(now - c->shown_at) / TICK;
@@ -703,14 +726,15 @@ static void show(struct crowd *c)
 	char text[80] = "";
 	FILE *line;
 
+	/* half a second less, since the reports do not come at exact intervals */
 	if (!c->monitor || now - c->shown_at < (terminal ? TICK : 10 * TICK) - TICK / 2)
 		return;
-	line = fmemopen(text, sizeof text - 1, "w"); /* it keeps what fits */
+	line = fmemopen(text, sizeof text - 1, "w"); /* cuts off a line that is too long */
 	if (line) {
 		print_line(line, c, now);
 		fclose(line);
 	}
-	printf(terminal ? "\r\033[K%s" : "%s\n", text); /* clear the line first */
+	printf(terminal ? "\r\033[K%s" : "%s\n", text); /* \033[K clears the line */
 	fflush(stdout);
 	memset(c->recent, 0, sizeof c->recent);
 	c->shown_at = now;
@@ -749,9 +773,10 @@ static int summarize(const struct crowd *c)
 
 /* -------------------------------------------------------------- The parent */
 
-/* Decides how many workers there are. A connection takes one descriptor, or two with a tunnel.
- * select() watches those below FD_SETSIZE, and the system may allow fewer (-1: any number). The
- * parent needs one descriptor for each worker. Returns 0 or -1. */
+/* Decides how many workers there are. In a worker, each bot needs a descriptor; in the parent, each
+ * worker needs one. Bots with a tunnel count twice, since opening one takes more for a moment.
+ * select() can only watch descriptors below FD_SETSIZE, and the system may allow fewer (-1: no
+ * limit). Returns 0 or -1. */
 static int divide(struct crowd *c)
 {
 	long limit = sysconf(_SC_OPEN_MAX);
@@ -767,9 +792,10 @@ static int divide(struct crowd *c)
 	return 0;
 }
 
-/* Handles the end of a worker, which has closed its pipe. Corrects `counts`, those of its last
- * report: no phrase can come back now. If the worker was killed, that report may be a second old.
- * If the worker failed, the others end as well. */
+/* Handles the end of a worker, which has closed its pipe. `counts` are those of its last report. If
+ * the worker was killed or has failed, its bots did not log out, so these counts still contain bots
+ * in rooms and awaited phrases. This function corrects them. A worker that has failed ends the
+ * others, too; one that was killed does not. */
 static void end_worker(struct crowd *c, struct worker *w, uint32_t counts[COUNTS])
 {
 	int status = 0;
@@ -789,8 +815,8 @@ static void end_worker(struct crowd *c, struct worker *w, uint32_t counts[COUNTS
 		        w->from, w->from + w->n - 1, WTERMSIG(status));
 }
 
-/* Adds the difference of two reports of a worker to `sums`, or keeps the largest value. The counts
- * have 32 bits and wrap around, but their differences fit into 32 bits. */
+/* Adds the difference between two reports of a worker to `sums`, or keeps the largest value. A
+ * count may wrap around, but the difference is right as long as it fits into 32 bits. */
 static void add_up(long long sums[COUNTS], const uint32_t from[COUNTS], const uint32_t to[COUNTS])
 {
 	int k;
@@ -801,7 +827,7 @@ static void add_up(long long sums[COUNTS], const uint32_t from[COUNTS], const ui
 		sums[k] = sums[k] > to[k] ? sums[k] : to[k];
 }
 
-/* Reads a report of a worker, or the end of its pipe. */
+/* Reads a report from a worker. If the pipe has been closed, the worker has ended. */
 static void receive(struct crowd *c, struct worker *w)
 {
 	uint32_t counts[COUNTS];
@@ -814,9 +840,9 @@ static void receive(struct crowd *c, struct worker *w)
 	memcpy(w->counts, counts, sizeof counts);
 }
 
-/* Passes a signal on to the workers, and again after GRACE, when they have waited long enough for
- * their last phrases. Ignores another signal within a second, because timeout(1), for one, sends
- * each signal twice: to us and to our process group. */
+/* Tells the workers to end. After GRACE seconds, the alarm causes another call, so that they no
+ * longer wait for their last phrases. A signal within a second of the last one is ignored, because
+ * timeout(1), for example, sends each signal twice: to the process and to its group. */
 static void pass_on(struct crowd *c)
 {
 	int i;
@@ -831,9 +857,9 @@ static void pass_on(struct crowd *c)
 			kill(c->workers[i].pid, SIGALRM);
 }
 
-/* Waits for reports, and reads them. They come each second, so a signal that arrives just before
- * poll() waits is noticed soon enough. A timeout of one second could end before the reports come,
- * and the monitor would show a second in which nothing was said. */
+/* Waits for reports, and reads them. They come every second, so a signal that arrives just before
+ * poll() is noticed soon. The timeout is longer than that: if poll() returned just before the
+ * reports came, show() would print a second without phrases. */
 static void watch(struct crowd *c)
 {
 	struct pollfd pipes[FD_SETSIZE];
@@ -848,8 +874,8 @@ static void watch(struct crowd *c)
 			receive(c, c->workers + i);
 }
 
-/* Starts the next worker, which keeps only one end of a pipe: the one that it writes to. Returns 1
- * in the worker, and 0 in the parent. */
+/* Starts the next worker. The worker writes into the pipe and the parent reads from it, so each
+ * closes the other end. Returns 1 in the worker, and 0 in the parent, even if there is an error. */
 static int start_worker(struct crowd *c)
 {
 	int ends[2], i = c->started;
@@ -865,6 +891,7 @@ static int start_worker(struct crowd *c)
 	}
 	w->pipe = ends[w->pid == 0];
 	close(ends[w->pid > 0]);
+	/* the other workers notice the parent's end only if nobody else can read their pipes */
 	for (i = 0; i < c->started && w->pid == 0; i++)
 		close(c->workers[i].pipe);
 	c->started++;
@@ -872,8 +899,8 @@ static int start_worker(struct crowd *c)
 	return w->pid == 0;
 }
 
-/* Starts the first worker and, when one of its bots is logged in, the others. Waits for all of
- * them. Returns the exit status of the process, which may be a worker. */
+/* Starts the first worker and, when one of its bots has logged in, the others. Returns the exit
+ * status: in a worker, when its bots have ended; in the parent, when all workers have ended. */
 static int run_crowd(struct crowd *c)
 {
 	do {
@@ -904,13 +931,13 @@ static int usage(FILE *out)
 	      "  -e  machine to connect to (the host)\n"
 	      "  -p  port (5222)\n"
 	      "  -a  logins in a second, at most (50)\n"
-	      "  -i  talk this many times as often (1); 0: as fast as the answers come back\n"
+	      "  -i  talk this many times as often as people (1); 0: when a phrase comes back\n"
 	      "  -d  end after this many seconds (never)\n"
 	      "  -s  seed: with the same number, the bots choose the same rooms and phrases\n"
 	      "  -x  connect through this command, for example one that adds TLS; it finds the\n"
 	      "      host, the server and the port in $XMPP_HOST, $XMPP_SERVER and $XMPP_PORT\n"
 	      "  -l  only listen\n"
-	      "  -m  monitor: show what is going on\n"
+	      "  -m  monitor: show a status line\n"
 	      "  -v  print what is sent and received\n"
 	      "  -R  register the accounts that do not exist\n"
 	      "The password is $XMPP_PASSWORD, or jumperbot if that is not set.\n", out);
@@ -929,7 +956,7 @@ static int read_number(const char *text, long min, long max, int *to)
 	return 0;
 }
 
-/* Reads the options. Returns -1, or the exit status if the program must end. */
+/* Reads the options. Returns the exit status if the program must end, or otherwise -1. */
 static int read_options(int argc, char **argv, struct crowd *c)
 {
 	int option, failed = 0;
@@ -968,7 +995,7 @@ int main(int argc, char **argv)
 	struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
 	int status, fd;
 
-	do /* if an output was closed, no pipe may take its place */
+	do /* if standard output is closed, no pipe may become standard output */
 		fd = open("/dev/null", O_RDONLY);
 	while (fd >= 0 && fd <= STDERR_FILENO);
 	close(fd);
@@ -987,7 +1014,7 @@ int main(int argc, char **argv)
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGALRM, &action, NULL);
-	signal(SIGCHLD, SIG_DFL); /* if our parent ignored it, waitpid() would find no status */
+	signal(SIGCHLD, SIG_DFL); /* if our parent left it ignored, waitpid() would fail */
 	setvbuf(stderr, NULL, _IOLBF, 0); /* a line of the trace is written in one piece */
 	if (c.seconds)
 		alarm((unsigned)c.seconds);
