@@ -1,7 +1,7 @@
 /* echobot.c - a bot that repeats what people say to it.
  *
- * A bot that reacts to events consists of a few handlers, which the loop in xmpp_run() calls.
- * Read this file first. xmpp.h describes each function. */
+ * This bot only reacts to events. It consists of a few handlers, which main() sets and the loop in
+ * xmpp_run() calls. Read this file first. xmpp.h describes the library's functions. */
 #define _POSIX_C_SOURCE 200809L
 #include "xmpp.h"
 
@@ -10,16 +10,18 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The ids of our messages begin with this. An echobot ignores messages with such an id, since
- * otherwise two echobots would answer each other forever. */
+/* The ids of our messages begin with this. The bot ignores messages with such an id. Otherwise two
+ * echobots would answer each other forever. */
 #define ECHO_ID "echo-"
 
-/* Errors, as bits of the int that bot->data points to. If any is set, the exit status is 1. */
+/* Errors, as bits of the int that bot->data points to. If one is set at the end, the exit status
+ * is 1. */
 enum { NOT_PRINTED = 1, NOT_CONNECTED = 2 };
 
 /* True if this message should be echoed. An error must not be answered, since the answer could
- * cause another error. A delayed message was sent while we were offline (XEP-0203). An unknown
- * type counts as normal (RFC 6121 section 5.2.2). */
+ * cause another error. Messages of type groupchat and headline are not meant for us alone. An
+ * unknown type counts as normal (RFC 6121 section 5.2.2). A delayed message was sent while we were
+ * offline (XEP-0203). */
 static int wants_echo(struct xmpp *x, const struct xml_elem *message, const struct xml_elem *body)
 {
 	const char *from = xml_get(message, "from"), *id = xml_get(message, "id");
@@ -40,7 +42,7 @@ static void print_line(struct xmpp *x, const char *a, const char *b, const char 
 	if (!ferror(stdout))
 		return;
 	perror("echobot: standard output");
-	clearerr(stdout);
+	clearerr(stdout); /* the next line may succeed */
 	*(int *)x->data |= NOT_PRINTED;
 }
 
@@ -88,7 +90,7 @@ static void report_end(struct xmpp *x, const char *reason)
 		fprintf(stderr, "echobot: %s\n", reason);
 	if (ms >= 0)
 		fprintf(stderr, "echobot: trying again in %ld.%ld s\n", ms / 1000, ms / 100 % 10);
-	*(int *)x->data &= ~NOT_CONNECTED;
+	*(int *)x->data &= ~NOT_CONNECTED; /* only the last connection matters */
 	*(int *)x->data |= reason ? NOT_CONNECTED : 0;
 }
 
@@ -115,7 +117,7 @@ static int usage(FILE *out)
 	return out == stdout ? 0 : 2;
 }
 
-/* Reads the options. Returns -1, or the exit status if the program must end. */
+/* Reads the options. Returns the exit status if the program must end, or otherwise -1. */
 static int read_options(int argc, char **argv, struct xmpp_options *o)
 {
 	char *end;

@@ -27,7 +27,7 @@
  * After the first read the scanner remembers that it has seen 12 bytes, that it is in
  * a tag, and that two elements are open: the stream and the message. It resumes there
  * after the next read. Therefore the cost is linear in the size of the input, however
- * the input is split. No function is recursive, so nothing can overflow the stack.
+ * the input is split. No function is recursive, so no input can overflow the stack.
  *
  * Only the XML that RFC 6120 section 11 allows is accepted: no comments, no processing
  * instructions, no document types, and no entities except the five predefined ones.
@@ -95,9 +95,9 @@ struct xmlstream {
 	size_t depth;           /* number of open elements, including the stream */
 	size_t elems, attrs;    /* how many structs the parser will need for the unit */
 	uint32_t tag;           /* where in the unit the current tag begins */
-	uint32_t open[MAX_DEPTH]; /* where the start tags of the open elements begin, except */
-	                        /* the stream's; each end tag must match the last one */
-	struct node *header;    /* our own tree of the stream header, or NULL before it arrives; */
+	uint32_t open[MAX_DEPTH]; /* where in the unit each open element begins, except the */
+	                        /* stream; an end tag must have the name of the last one */
+	struct node *header;    /* our own copy of the stream header, or NULL before it arrives; */
 	                        /* its namespace declarations are in scope in all stanzas */
 	enum xml_event event;   /* the last event */
 	const char *condition;  /* the stream error condition after XML_ERROR, or NULL */
@@ -110,7 +110,7 @@ static char *unit(const struct xmlstream *xs)
 	return xs->in.bytes + xs->in.start;
 }
 
-/* Records an error found at p, in the unit. Later errors are ignored. */
+/* Records an error found at p, which is in the unit. Only the first error is kept. */
 static void fail(struct xmlstream *xs, const char *p, const char *condition, const char *what)
 {
 	unsigned long long at = xs->offset + (size_t)(p - unit(xs));
@@ -125,8 +125,8 @@ static void fail(struct xmlstream *xs, const char *p, const char *condition, con
 /* ----------------------------------------------------------------- Buffers */
 
 /* When the buffer is full, moves the contents to the start and reallocates the buffer. The new
- * size is more than twice that of the contents, so each byte is moved only a few times, however
- * large the buffer becomes. */
+ * size is more than twice that of the contents. So this rarely happens, and on average each byte
+ * is moved only a few times. */
 int buffer_append(struct buffer *b, const void *bytes, size_t n)
 {
 	size_t used = b->end - b->start, size = 2 * used + n + 64;
@@ -179,7 +179,7 @@ int xml_char(const char *s, size_t n)
 		return u[0] >= ' ' || u[0] == '\t' || u[0] == '\n' || u[0] == '\r' ? 1 : -1;
 	if (u[0] < 0xC2 || u[0] > 0xF4)
 		return -1;
-	/* RFC 3629 section 4: the first two bytes show whether the form is illegal */
+	/* the first two bytes show whether the form is illegal (RFC 3629 section 4) */
 	if ((two >= 0xE080 && two < 0xE0A0) || (two >= 0xF080 && two < 0xF090) /* overlong */
 	    || (two >= 0xEDA0 && two < 0xEDC0) || two >= 0xF490) /* a surrogate; too large */
 		return -1;
@@ -191,9 +191,10 @@ int xml_char(const char *s, size_t n)
 	return u[0] == 0xEF && u[1] == 0xBF && u[2] >= 0xBE ? -1 : (int)len; /* U+FFFE, U+FFFF */
 }
 
-/* Plain ASCII, the common case, is checked eight bytes at a time. The high bit of a byte is set
- * in `w` if the byte is not ASCII, and in `w - space` if it is less than a space. (A borrow can
- * also set the high bit of the next byte. That byte is then checked on its own.) */
+/* Plain ASCII, the common case, is checked eight bytes at a time. The high bit of a byte is set in
+ * `w` if the byte is not ASCII, and in `w - space` if it is less than a space. Then the subtraction
+ * borrows from the next byte, but the check has failed anyway. After a failed check, one character
+ * is checked on its own. */
 size_t longest_valid(const char *s, size_t n)
 {
 	const uint64_t ones = UINT64_C(0x0101010101010101), space = ones * ' ', high = ones * 0x80;
@@ -219,7 +220,7 @@ size_t longest_valid(const char *s, size_t n)
 /* The kinds of ASCII characters. NAME characters may occur in a name, and START characters may
  * begin one. The IN_... characters have a special meaning in tags (for the scanner), and in
  * values, text and CDATA sections (for the parser). NUL is of every IN_... kind, so each search
- * stops at the NUL that ends every buffer. Other characters have no kind; see foreign_name(). */
+ * stops at the NUL that ends every buffer. For characters beyond ASCII see foreign_name(). */
 enum {
 	SPACE = 1, NAME = 2, START = 4, IN_TAG = 8, IN_VALUE = 16, IN_TEXT = 32, IN_CDATA = 64,
 	QUOTE = IN_TAG | IN_VALUE, L = NAME | START
@@ -276,7 +277,7 @@ static int foreign_name(const char *p, int what)
 		0x10000, 0xF0000, 0x110000
 	};
 	int i, len = xml_char(p, 4);
-	uint32_t c = (unsigned char)*p & (0x7Fu >> len);
+	uint32_t c = (unsigned char)*p & (0x7Fu >> len); /* without the bits for the length */
 
 	for (i = 1; i < len; i++)
 		c = c << 6 | (p[i] & 0x3Fu);
@@ -297,8 +298,9 @@ static void consume(struct xmlstream *xs, size_t n)
 	buffer_consume(&xs->in, n);
 }
 
-/* Reads the attribute `name` of the XML declaration and moves *at past it. Stores only the first
- * bytes of a long value. Returns 1, or 0 if that attribute is not at *at. */
+/* Reads the attribute `name` of the XML declaration and moves *at past it. Stores at most 15 bytes
+ * of the value; those that are allowed are shorter. Returns 0 if the attribute is not at *at,
+ * otherwise 1. */
 static int declared(char **at, const char *name, char value[16])
 {
 	char *start = past_space(*at), *equals, *quote, *end;
@@ -333,7 +335,9 @@ static void check_declaration(struct xmlstream *xs)
 		fail(xs, start, MALFORMED, "bad XML declaration");
 }
 
-/* True if the end tag, whose > is at `end`, has the name of the innermost open element. */
+/* True if the end tag, whose > is at `end`, has the name of the innermost open element. In the
+ * unit, the name in the start tag ends with white space, / or >; in the header's tree, with a
+ * NUL. */
 static int ends_open_element(const struct xmlstream *xs, const char *end)
 {
 	const char *name = xs->header->qname;
@@ -374,7 +378,8 @@ static void finish_tag(struct xmlstream *xs, const char *p)
 		xs->event = XML_SKIPPED;
 }
 
-/* Finds out what kind of markup begins with the < before p. The parser will check a tag's name. */
+/* Looks at the character at p, after a <, to see what kind of markup begins. The parser will check
+ * the name of a tag. */
 static void begin_markup(struct xmlstream *xs, const char *p)
 {
 	xs->place = TAG;
@@ -415,7 +420,7 @@ static void step(struct xmlstream *xs, const char *p)
 		xs->attrs++;
 		xs->place = TAG;
 		break;
-	case DECLARATION:
+	case DECLARATION: /* the bytes must be <?xml and white space */
 		if (*p != "<?xml "[p - unit(xs)] && (p != unit(xs) + 5 || !is(*p, SPACE)))
 			fail(xs, p, "restricted-xml", RESTRICTED);
 		if (p == unit(xs) + 5)
@@ -464,8 +469,8 @@ static void scan(struct xmlstream *xs, size_t limit)
 	xs->scanned = (size_t)(p - unit(xs));
 }
 
-/* Handles a unit that reaches its limit at p. A stanza is skipped. The stream header and the end
- * tag of the stream cannot be skipped, so the limit makes them an error. */
+/* Handles a unit that exceeds the limit, which is at p. A stanza is skipped. The stream header and
+ * the end tag of the stream cannot be skipped, so this is an error. */
 static void exceed(struct xmlstream *xs, const char *p)
 {
 	if (xs->header && (xs->depth > 1 || xs->depth_change > 0))
@@ -474,11 +479,12 @@ static void exceed(struct xmlstream *xs, const char *p)
 		fail(xs, p, "policy-violation", "header or end tag too long");
 }
 
-/* Scans the bytes that have arrived, up to the end of the unit. Discards white space between units,
- * which is sent to keep the connection alive (RFC 6120 section 4.6.1). A read may contain more than
- * max_stanza bytes of a stanza. Such a stanza must be skipped just as if it had arrived in small
- * reads, so the scanner stops at the limit. Only the last two bytes of a skipped stanza are kept,
- * since step() and finish_tag() may look back at them. */
+/* Scans the bytes that have arrived, up to the end of the unit. First discards white space, which a
+ * server may send between stanzas to keep the connection alive (RFC 6120 section 4.6.1).
+ *
+ * Scanning stops at the limit even if more bytes have arrived. Whether a stanza is skipped must not
+ * depend on how the input is split. Of a skipped stanza, only the last two bytes are kept, since
+ * step() and finish_tag() look back that far. */
 static void find_unit(struct xmlstream *xs)
 {
 	size_t limit;
@@ -499,10 +505,10 @@ static void find_unit(struct xmlstream *xs)
 
 /* ------------------------------------------------------------------ Parser */
 
-/* The state of the parser, which exists only while a unit is parsed. The parser need not check
- * again that quotes and CDATA sections are closed, that end tags match, and that the unit ends
- * with the > of a tag. The text after a start tag is that element's text. The text after an end
- * tag is that element's tail. */
+/* The state of the parser, which exists only while a unit is parsed. The scanner has made sure that
+ * quotes and CDATA sections are closed, that end tags match, and that the unit ends with the > of a
+ * tag. The parser stores text in the last tag's element: after a start tag as the element's text,
+ * and after an end tag as its tail. */
 struct parser {
 	struct xmlstream *xs;
 	char *copy, *end;       /* the copy of the unit is [copy, end); NULs follow */
@@ -515,16 +521,17 @@ struct parser {
 	const char **text_slot; /* and the next text */
 };
 
-/* Records an error found at p. Returns the end of the unit, where only NULs follow. The NULs
- * stop every loop, so callers need not check for errors. */
+/* Records an error found at p. Returns the end of the unit, where only NULs follow. They stop every
+ * loop of the parser, so callers need not check for errors. */
 static char *parse_error(struct parser *ps, const char *p, const char *condition, const char *what)
 {
 	fail(ps->xs, unit(ps->xs) + (p - ps->copy), condition, what);
 	return ps->end;
 }
 
-/* Records that the unit misuses namespaces or exceeds a limit at p, though it is well-formed so
- * far. A stanza is skipped, but the rest of it is still checked. A stream header is refused. */
+/* Records that the unit misuses namespaces or exceeds a limit at p. A stanza will be skipped, but
+ * the parser goes on, since the rest may not be well-formed. In a stream header this is an
+ * error. */
 static void skip_unit(struct parser *ps, const char *p, const char *condition, const char *what)
 {
 	if (ps->xs->event == XML_OPEN)
@@ -608,11 +615,10 @@ static void add_binding(struct parser *ps, struct xml_attr *b, const char *p)
 	ps->open->bindings = b;
 }
 
-/* Finds the namespaces of an element and its attributes. The declarations may follow the names
- * that use them, so this is done at the end of the tag. Until then the `ns` member of an
- * attribute is the name with its prefix, or its `name` itself if there is no prefix. Two
- * attributes are duplicates if they have the same name and their prefixes are bound to the same
- * URI. */
+/* Finds the namespaces of an element and its attributes. A declaration may come after the names
+ * that use it, so this is done at the end of the tag. Until then, the `ns` member of an attribute
+ * points to the name with its prefix. If there is no prefix, `ns` and `name` are the same pointer.
+ * Two attributes may not have the same name in the same namespace, even with different prefixes. */
 static void resolve_names(struct parser *ps, struct xml_elem *e)
 {
 	struct xml_attr *a, *b;
@@ -635,7 +641,7 @@ static int encode(unsigned long c, char *s)
 		return 0;
 	for (i = len - 1; i > 0; i--, c >>= 6)
 		s[i] = (char)(0x80 | (c & 0x3F));
-	s[0] = (char)(c | (len > 1 ? 0xF0u << (4 - len) : 0));
+	s[0] = (char)(c | (len > 1 ? 0xF0u << (4 - len) : 0)); /* with the bits for the length */
 	return xml_char(s, (size_t)len) > 0 ? len : 0;
 }
 
@@ -668,11 +674,12 @@ static char *dereference(struct parser *ps, char *p, char **to)
 	return parse_error(ps, p, MALFORMED, "bad reference");
 }
 
-/* Decodes text or a value in place. The result is never longer than the original. If `ending` is
- * <, decodes text and CDATA sections up to the next tag, and a line break becomes \n (XML 1.0
- * section 2.11). Otherwise decodes a value up to the quote `ending`, and white space becomes a
- * space (section 3.3.3). Returns the position of `ending`, which the NUL after the result may
- * have replaced. */
+/* Decodes text or a value in place. The result is never longer than the original.
+ *
+ * If `ending` is <, decodes text and CDATA sections up to the next tag. A line break becomes \n
+ * (XML 1.0 section 2.11). Otherwise `ending` is a quote. Decodes a value up to it; a line break or
+ * a tab becomes a space (section 3.3.3). Returns the position of `ending`. If nothing became
+ * shorter, the NUL that ends the result has replaced it. */
 static char *decode(struct parser *ps, char *p, char ending)
 {
 	int special = ending == '<' ? IN_TEXT : IN_VALUE;
@@ -737,8 +744,8 @@ static char *take_attr(struct parser *ps, char *p, struct xml_attr *first)
 	return p;
 }
 
-/* Ends the innermost open element. If it has children, its text may be in pieces: one before
- * the first child, and one after each child. This function joins the pieces. */
+/* Ends the innermost open element. If it has children, joins the pieces of its text: the one before
+ * the first child and the one after each child, which is the child's tail. */
 static void end_element(struct parser *ps)
 {
 	struct node *e = ps->open;
@@ -757,7 +764,8 @@ static void end_element(struct parser *ps)
 	ps->text_slot = &e->tail;
 }
 
-/* Parses <name attribute='value'> or <name/>. p is after the <. Returns the end of the tag. */
+/* Parses <name attribute='value'> or <name/>. p is after the <. Each attribute must follow white
+ * space. Returns the end of the tag. */
 static char *take_start_tag(struct parser *ps, char *p)
 {
 	struct node *e = ps->node++, *parent = ps->open;
@@ -790,11 +798,13 @@ static char *take_start_tag(struct parser *ps, char *p)
 }
 
 /* Parses the unit and returns its root element. If there is an error or the unit must be skipped,
- * changes xs->event and returns NULL. One block of memory holds the tree, beginning with the root:
+ * changes xs->event and returns NULL. One block of memory holds the whole tree. It begins with the
+ * root, so that free(root) frees all:
  *
  *     elements | attributes | copy of the unit | NULs | joined texts
  *
- * The scanner has counted the structs, and joined texts are never longer than the unit. */
+ * The scanner has counted the elements and attributes. The joined texts need no more space than the
+ * unit, since each piece is joined only once. */
 static struct xml_elem *parse_unit(struct xmlstream *xs)
 {
 	size_t n = xs->scanned;
@@ -846,13 +856,13 @@ int xmlstream_feed(struct xmlstream *xs, const void *bytes, size_t n)
 
 enum xml_event xmlstream_next(struct xmlstream *xs, struct xml_elem **out)
 {
-	int closed = xs->event == XML_OPEN && xs->depth == 0; /* <stream/> gives two events */
+	int closed = xs->event == XML_OPEN && xs->depth == 0; /* <stream/> both opens and closes */
 	size_t left;
 
 	*out = NULL;
 	if (xs->event == XML_ERROR)
 		return XML_ERROR;
-	if (xs->event != XML_MORE) { /* the caller is done with the last unit */
+	if (xs->event != XML_MORE) { /* the last unit is no longer needed */
 		consume(xs, xs->scanned);
 		xs->scanned = xs->elems = xs->attrs = 0;
 		xs->skipping = 0;
@@ -974,7 +984,7 @@ int buffer_vformat(struct buffer *b, const char *format, va_list ap)
 		if (!*format)
 			return b->failed ? -1 : 0;
 		switch (*++format) {
-		case 's': /* in a value, if the next <, ' or " in the format is a quote */
+		case 's': /* in a value, if the format has a quote before the next < */
 			s = va_arg(ap, const char *);
 			next = strpbrk(format, "<'\"");
 			special = next && *next != '<' ? "'\"" ESCAPED : ESCAPED;
@@ -1007,14 +1017,15 @@ int buffer_format(struct buffer *b, const char *format, ...)
 	return failed;
 }
 
-/* Returns "xml:" for the namespace of xml, which can have no other prefix. Otherwise returns "". */
+/* Returns "xml:" for the namespace of xml, to which no other prefix can be bound, otherwise "". */
 static const char *prefix_of(const char *ns)
 {
 	return strcmp(ns, XML_NS) ? "" : "xml:";
 }
 
-/* Prints the start tag and the text. Declares the default namespace if it differs from the
- * parent's, and a new prefix for each attribute in a namespace other than that of xml. */
+/* Prints the start tag and the text. Declares the element's namespace if it differs from the
+ * parent's. Declares a prefix (n0, n1...) for each attribute in a namespace other than that of
+ * xml. */
 static void print_start(const struct xml_elem *e, const char *outer_ns, struct buffer *b)
 {
 	const struct xml_attr *a;
@@ -1035,9 +1046,9 @@ static void print_start(const struct xml_elem *e, const char *outer_ns, struct b
 	append_escaped(b, e->text, ESCAPED);
 }
 
-/* Walks the tree without recursion: prints a start tag and goes to the first child. If there is
- * none, prints the end tag and goes to the next element. If there is no next element, the parent
- * ends as well. */
+/* Walks the tree without recursion. Prints a start tag and goes to the first child. If there is
+ * none, prints the end tag and goes to the next element. If there is no next element, prints the
+ * parent's end tag and continues there. */
 void xml_print(const struct xml_elem *root, FILE *out)
 {
 	const struct xml_elem *e, *next;
