@@ -179,7 +179,8 @@ struct bot {
 	struct phrase said[MAX_PHRASES];
 	long slow;              /* ms to add to each pause, because of errors; see slow_down() */
 	int64_t due;            /* us; when the timer runs out, to measure the lag */
-	char entered, refused;  /* it has been in a room; it has given up */
+	char entered;           /* it has been in a room */
+	char *refused;          /* why it has given up; otherwise NULL */
 };
 
 /* A worker. The worker and the parent each have a copy, with their own end of the pipe. */
@@ -214,7 +215,6 @@ struct crowd {
 	struct xmpp *conns[FD_SETSIZE];
 	int made;               /* how many bots exist already */
 	int got_in;             /* a bot has logged in, here or in the first worker */
-	char reason[200];       /* why the last refused bot was refused */
 	int64_t slot;           /* us; the last time that next_slot() has reserved for a login */
 	uint32_t counts[COUNTS]; /* these may wrap around; see add_up() */
 };
@@ -549,8 +549,7 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 	}
 }
 
-/* Enters a room. The first bot that logs in also prints the refusals of bots before it. Until then
- * they are held back, because run_worker() prints a single message if no bot gets in. */
+/* Enters a room. The first bot that logs in also prints the refusals of bots before it. */
 static void on_ready(struct xmpp *x)
 {
 	struct bot *b = x->data;
@@ -559,7 +558,7 @@ static void on_ready(struct xmpp *x)
 
 	for (i = 0; i < c->made && !c->got_in; i++)
 		if (c->bot[i].refused)
-			fprintf(stderr, "%s: %s\n", c->bot[i].user, c->reason);
+			fprintf(stderr, "%s: %s\n", c->bot[i].user, c->bot[i].refused);
 	c->got_in = 1;
 	c->counts[LOGGED_IN]++;
 	jump(b);
@@ -575,7 +574,8 @@ static long next_slot(struct crowd *c)
 	return (long)((c->slot - now) / 1000);
 }
 
-/* Handles the end of a connection. A bot that was refused does not reconnect. */
+/* Handles the end of a connection. A bot that was refused does not reconnect. Until a bot has
+ * logged in, refusals are not printed. If all are refused, one message is enough. */
 static void on_close(struct xmpp *x, const char *reason)
 {
 	struct bot *b = x->data;
@@ -591,10 +591,12 @@ static void on_close(struct xmpp *x, const char *reason)
 		xmpp_retry_after(x, next_slot(c));
 	} else if (reason) {
 		c->counts[REFUSED]++;
-		b->refused = 1;
-		snprintf(c->reason, sizeof c->reason, "%s", reason);
+		b->refused = strdup(reason);
 		if (c->got_in)
 			fprintf(stderr, "%s: %s\n", b->user, reason);
+		else if ((int)c->counts[REFUSED] == c->made)
+			fprintf(stderr, "jumperbot: %s; %d of %d tried%s\n", reason, c->made, c->made,
+			        strncmp(reason, "login refused", 13) ? "" : ": check the password");
 	}
 }
 
@@ -643,7 +645,7 @@ static void report(struct crowd *c, const struct worker *w)
 	if (write(w->pipe, c->counts, sizeof c->counts) > 0)
 		c->counts[LAG] = 0;
 	else if (errno != EAGAIN)
-		interrupted++;
+		interrupted = 2;
 }
 
 /* Runs the loop until all bots have ended. After the first SIGALRM, the bots say nothing more, and
@@ -651,7 +653,7 @@ static void report(struct crowd *c, const struct worker *w)
  * 0, or -1 and sets errno. */
 static long turn_until_end(struct crowd *c, const struct worker *w)
 {
-	int64_t now, next = c->start + TICK;
+	int64_t now, next = now_us() + TICK;
 	long alive;
 
 	do {
@@ -670,8 +672,7 @@ static long turn_until_end(struct crowd *c, const struct worker *w)
 	return alive;
 }
 
-/* Runs the bots of a worker. If no bot could log in and some were refused, prints one message for
- * all of them. Returns the exit status of the worker. */
+/* Runs the bots of a worker. Returns its exit status. */
 static int run_worker(struct crowd *c, const struct worker *w)
 {
 	int i, failed;
@@ -685,12 +686,10 @@ static int run_worker(struct crowd *c, const struct worker *w)
 	failed = turn_until_end(c, w) < 0;
 	if (failed)
 		perror("jumperbot");
-	if (!c->got_in && c->counts[REFUSED] > 0)
-		fprintf(stderr, "jumperbot: %s; %d of %d tried%s\n", c->reason,
-		        (int)c->counts[REFUSED], c->made,
-		        strncmp(c->reason, "login refused", 13) ? "" : ": check the password");
-	for (i = 0; i < c->made; i++)
+	for (i = 0; i < c->made; i++) {
 		xmpp_free(c->conns[i]);
+		free(c->bot[i].refused);
+	}
 	fcntl(w->pipe, F_SETFL, 0); /* the last report must not be dropped if the pipe is full */
 	report(c, w);
 	return failed;
@@ -774,21 +773,19 @@ static int summarize(const struct crowd *c)
 /* -------------------------------------------------------------- The parent */
 
 /* Decides how many workers there are. In a worker, each bot needs a descriptor; in the parent, each
- * worker needs one. Bots with a tunnel count twice, since opening one takes more for a moment.
- * select() can only watch descriptors below FD_SETSIZE, and the system may allow fewer (-1: no
- * limit). Returns 0 or -1. */
+ * worker needs one. select() can only watch descriptors below FD_SETSIZE, and the system may allow
+ * fewer (-1: no limit). Returns 0 or -1. */
 static int divide(struct crowd *c)
 {
 	long limit = sysconf(_SC_OPEN_MAX);
 	int most = (int)(limit < 0 || limit > FD_SETSIZE ? FD_SETSIZE : limit) - SPARE;
-	int bots = c->options.tunnel ? most / 2 : most;
 
-	if (bots < 1 || (c->bots - 1) / bots >= most) {
+	if (most < 1 || (c->bots - 1) / most >= most) {
 		fprintf(stderr, "jumperbot: the limit of open files (ulimit -n) is too low for "
 		                "%d bots\n", c->bots);
 		return -1;
 	}
-	c->worker_count = (c->bots - 1) / bots + 1;
+	c->worker_count = (c->bots - 1) / most + 1;
 	return 0;
 }
 

@@ -217,6 +217,11 @@ group_crowds() {
 	if find_python; then
 		check_program "$what: jumperbots meet somebody" "$python" test/servers/room_client.py "$PORT" "$jumperbot"
 	fi
+	if command -v socat >/dev/null; then
+		check "$what: a login that takes 3 s is no lag" slow_login
+	else
+		skip "$what: a login that takes 3 s is no lag" "socat is not installed" socat
+	fi
 	check "$what: SIGTERM" stop_practice
 	echo 'jumperbot_1 jumperbot' >"$tmp/accounts"
 	check "$what -a: it starts" start_practice "$tmp/plain/server" -a "$tmp/accounts"
@@ -229,6 +234,13 @@ group_crowds() {
 # Lowers the limit of descriptors, so that jumperbot needs several processes.
 several_processes() {
 	(ulimit -n 64 && happy_crowd 100 200 -i 20 -r 20 -a 200 -m)
+}
+
+# The second process starts when a bot of the first one has logged in, which is late.
+slow_login() {
+	within 60 few_descriptors "$jumperbot" -p "$PORT" -n 50 -a 1000 -d 10 -x 'sleep 3; exec socat - TCP:$XMPP_SERVER:$XMPP_PORT' \
+		>"$tmp/crowd.out" 2>"$tmp/crowd.err"
+	tells entered=50 && [ "$(sed -n 's/^lag_ms=//p' "$tmp/crowd.out")" -lt 2500 ] || { cat "$tmp/crowd.out"; return 1; }
 }
 
 few_descriptors() { ulimit -n 64 && exec "$@"; }
