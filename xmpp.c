@@ -1,4 +1,4 @@
-/* xmpp.c - one connection, from the first packet to the last, and the loop that runs many.
+/* xmpp.c - one connection, from connecting to closing, and the loop that runs many of them.
  *
  * The problem. A login takes a dozen steps. Each answer may arrive late, in pieces, or not be
  * the one we hoped for. With a thousand connections in one process, no connection may make the
@@ -6,12 +6,12 @@
  *
  * The solution is a small state machine for each connection. The state says which element may
  * come next, and `table` maps each state and element to the function that handles it. That
- * function queues its reply, sets the next state, and returns. Only the loop ever waits, in
- * pselect().
+ * function queues its reply, sets the next state, and returns. Only the loop waits, in pselect().
+ * (There is one exception: start() may have to wait for a name server.)
  *
  *     WAITING <------------------------ any state can end here, or in CLOSED: see "Ends"
  *        | start()
- *     CONNECTING                to one address after another; a tunnel skips this state
+ *     CONNECTING                tries one address after another; with a tunnel, nothing to do
  *        | connected()
  *     WAIT_HEADER               S: <stream:stream ...>
  *        | take_header()
@@ -20,7 +20,7 @@
  *        |------------------------------------> WAIT_ACCOUNT       with options.create
  *        | begin_login()                            | take_account(), begin_login()
  *        |<-----------------------------------------'
- *        |------------------------------------> WAIT_CHALLENGE     SCRAM; not with PLAIN
+ *        |------------------------------------> WAIT_CHALLENGE     only with SCRAM
  *        |                                          | take_challenge()
  *     WAIT_SUCCESS <--------------------------------'
  *        | take_success(), which starts a new stream
@@ -32,21 +32,21 @@
  *        | take_resource() -------------------> WAIT_SESSION       old servers only
  *        |                                          | take_session()
  *     READY <---------------------------------------'
- *        | xmpp_close(), which works in any state
+ *        | xmpp_close(), which may be called in any state
  *     CLOSING                   S: </stream:stream>
  *        | lose()
  *     CLOSED
  *
- * The parts, in the order of a login:
+ * The parts of this file:
  *
- *     output      the queue of bytes that wait until the socket takes them
+ *     output      the queue of bytes that the socket has not taken yet, and the trace
  *     ends        how a connection ends, and when it is opened again
- *     connecting  TCP, or a command that adds TLS
- *     the stream  headers, errors, and the account
- *     SASL        choosing a mechanism, PLAIN or SCRAM-SHA-1, and proving who we are
- *     iqs         requests and answers: ours, and those of others
- *     binding     from the second stream to ready
- *     stanzas     messages and presences, when we are logged in
+ *     connecting  by TCP, or through a command that adds TLS
+ *     the stream  headers, stream errors, and creating an account
+ *     SASL        the login: choosing a mechanism, PLAIN, SCRAM-SHA-1
+ *     iqs         our requests and their answers, and the requests of others
+ *     binding     getting a resource, which completes the login
+ *     stanzas     messages, presences and rooms
  *     the table   which function handles which element in which state
  *     the loop    select(), reading, timers
  *     xmpp_new() and xmpp_free()
@@ -69,7 +69,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef MSG_NOSIGNAL /* macOS; see xmpp_new() */
+#ifndef MSG_NOSIGNAL /* on macOS; see xmpp_new() */
 #define MSG_NOSIGNAL 0
 #endif
 
@@ -83,46 +83,48 @@
 #define NS_STANZAS "urn:ietf:params:xml:ns:xmpp-stanzas"
 #define NS_MUC     "http://jabber.org/protocol/muc"
 
+/* Part of an error message. README, chapter 9, explains the options. */
 #define TLS_COMMAND "openssl s_client -quiet -verify_quiet -no_ign_eof -nocommands " \
 	"-starttls xmpp -xmpphost $XMPP_HOST -host $XMPP_SERVER -port $XMPP_PORT " \
 	"-servername $XMPP_HOST -verify_return_error -verify_hostname $XMPP_HOST"
 
 enum {
 	LOGIN_TIMEOUT = 30000,   /* ms, unless the options say otherwise */
-	PING_AFTER = 60000,      /* ms of silence, unless the options say otherwise */
+	PING_AFTER = 60000,      /* ms without input, unless the options say otherwise */
 	PING_TIMEOUT = 30000,    /* ms, unless the options say otherwise */
-	ATTEMPT_TIMEOUT = 5000,  /* ms for one address while there are others to try */
+	ATTEMPT_TIMEOUT = 5000,  /* ms to connect to an address, if there is another one to try */
 	REQUEST_TIMEOUT = 30000, /* ms to wait for the answer to a request */
 	CLOSE_TIMEOUT = 1000,    /* ms for the server to close its stream as well */
-	FIRST_RETRY = 1000,      /* ms; the longest pause after the first loss; it doubles */
+	FIRST_RETRY = 1000,      /* ms; the longest pause after the first loss */
 	LAST_RETRY = 60000,      /* ms; the longest pause after many losses */
-	REFUSED_RETRY = 300000,  /* ms; the same, if the server refuses us */
-	HEALTHY = 60000,         /* ms in READY; a loss after that counts as the first */
-	REASON_SIZE = 512,       /* bytes of a reason, for on_close */
+	REFUSED_RETRY = 300000,  /* ms; the longest pause after many errors that would recur */
+	HEALTHY = 60000,         /* ms; if READY lasts as long, the next loss counts as the first */
+	REASON_SIZE = 512,       /* bytes of the reason that on_close is given */
 	MAX_SHOWN = 300,         /* bytes that the trace shows of invalid input */
 	MAX_OUTPUT = 4 << 20,    /* bytes queued for a server that does not read */
-	MAX_SENT = 250000,       /* bytes of a stanza; many servers allow 256 KiB */
+	MAX_SENT = 250000,       /* bytes queued in one call; many servers refuse over 256 KiB */
 	READ_SIZE = 64 * 1024,   /* bytes read at once */
 	NONCE = 24,              /* base64 digits of our nonce */
-	MIN_ROUNDS = 4096,       /* of PBKDF2; fewer would make guessing the password easy */
-	MAX_ROUNDS = 1000000     /* more would take too long; this many take 0.4 s */
+	MIN_ROUNDS = 4096,       /* of PBKDF2; fewer would make it easy to guess the password */
+	MAX_ROUNDS = 1000000     /* of PBKDF2; they take 0.4 s, and all connections must wait */
 };
 
-/* The order matters: the earlier a state comes in a login, the lower its value. Each state has one
- * timer, `due`; see time_is_up().
+/* The states are in the order of a login, since the code compares them, as in state > CONNECTING.
+ * Each connection has a timer for its state. The member `due` says
  *
  *     WAITING           when to connect
  *     CONNECTING        when to give up this address
- *     WAIT_...          when the login must be finished
- *     READY             when to ping the server, or when it must have answered a ping
- *     CLOSING           when the server must have closed its stream
- *     CLOSED            never (0); in on_close, when to connect again */
+ *     WAIT_...          when to give up the login
+ *     READY             when to ping the server, or when to stop waiting for its answer
+ *     CLOSING           when to stop waiting for the end of the server's stream
+ *     CLOSED            nothing (0), except in on_close: when to connect again */
 enum state {
 	WAITING, CONNECTING, WAIT_HEADER, WAIT_FEATURES, WAIT_ACCOUNT, WAIT_CHALLENGE, WAIT_SUCCESS,
 	WAIT_HEADER_AGAIN, WAIT_BIND_FEATURES, WAIT_BIND, WAIT_SESSION, READY, CLOSING, CLOSED
 };
 
-/* Names what each state waits for. In WAITING and CLOSED nothing can arrive. */
+/* What each state waits for, in the words of the error messages. In WAITING and CLOSED nothing can
+ * arrive. */
 static const char *const awaited[] = {
 	[CONNECTING] = "the connection", [WAIT_HEADER] = "the stream header",
 	[WAIT_FEATURES] = "the stream features", [WAIT_ACCOUNT] = "the new account",
@@ -132,43 +134,46 @@ static const char *const awaited[] = {
 	[WAIT_SESSION] = "the session", [READY] = "stanzas", [CLOSING] = "the end of the stream"
 };
 
+/* An iq that we have sent and that has not been answered yet. */
 struct request {
 	struct request *next;
 	char id[24];
 	char *to;               /* the entity that was asked; NULL for our own account */
-	int64_t due;
+	int64_t due;            /* when to stop waiting for the answer */
 	xmpp_answer *callback;  /* may be NULL */
 	void *data;
 };
 
 struct conn {
-	struct xmpp x;          /* the public part; first, so that &c->x is c */
-	struct xmpp_options o;  /* with defaults filled in; reconnect and create may become 0 */
+	struct xmpp x;          /* the public part; first, for conn_of() */
+	struct xmpp_options o;  /* with defaults filled in; create and reconnect may be cleared */
 	enum state state;
 	int64_t due;            /* the timer of this state; see enum state */
 	int64_t wake_due;       /* when to call on_wake; 0 for never */
-	int64_t ready_at;       /* when a login last succeeded; 0: never */
-	int losses;             /* the number of losses in a row */
+	int64_t ready_at;       /* when a login last succeeded; 0 for never */
+	int losses;             /* how often the longest pause was doubled; see next_attempt() */
 	char port[16];          /* o.port or the default, as a string */
 	int fd;                 /* the socket, or -1 */
 	pid_t tunnel;           /* the command that carries the stream, or 0 */
 	struct addrinfo *addrs; /* the addresses of the server, while connecting */
 	struct addrinfo *addr;  /* the next one to try */
-	int safe;               /* our output stays on this machine or goes through a tunnel */
+	int safe;               /* 1 if nobody else can read what we send: in a tunnel or on the */
+	                        /* loopback. Otherwise the password must not be sent */
 	int pinged;             /* we have sent a ping and received nothing since */
 	int wants_session;      /* the server insists on a session */
 	struct buffer out;      /* bytes that have not been sent yet */
 	struct xmlstream *xs;
 	int (*begin_login)(struct conn *); /* with the mechanism that was chosen */
-	struct buffer sasl;     /* the SASL messages so far; with SCRAM: n,,first,challenge,final */
-	struct buffer final;    /* base64 of the final SCRAM message that we expect; then empty */
+	struct buffer sasl;     /* the SASL messages so far, joined by commas, for the proof */
+	struct buffer final;    /* the final SCRAM message to expect from the server, in base64; */
+	                        /* empty with PLAIN, and when it has arrived */
 	const char *resource;   /* the resource to ask for, or NULL */
-	char *jid;              /* our full JID, once it is bound */
-	struct request *requests, **request_tail; /* oldest first */
-	unsigned requests_made; /* the last request has this number in its id */
+	char *jid;              /* our full JID, or NULL until it is bound */
+	struct request *requests, **request_tail; /* oldest first; where to link the next one */
+	unsigned requests_made; /* the number in the id of the last request */
 };
 
-/* Set by xmpp_stop(). This is the only global: a signal handler can reach nothing else. */
+/* Set by xmpp_stop(). It is global because a signal handler cannot be given a connection. */
 static volatile sig_atomic_t stopping;
 
 /* The toolbox at the end of this file. */
@@ -178,6 +183,7 @@ static void sha1(const void *data, size_t n, uint8_t digest[20]);
 static void hmac(const void *key, size_t key_n, const void *data, size_t n, uint8_t digest[20]);
 static void pbkdf2(const char *password, const void *salt, size_t n, long rounds, uint8_t key[20]);
 
+/* Returns the connection whose public part is x. */
 static struct conn *conn_of(const struct xmpp *x)
 {
 	return (struct conn *)(void *)x;
@@ -209,9 +215,9 @@ static int random_bytes(void *to, size_t n)
 
 /* ------------------------------------------------------------------ Output */
 
-/* Returns the length of the control character that the string `s` begins with, or 0. Besides the
- * control characters of ASCII and ISO 8859-1, these are line and paragraph separators and the
- * characters that change the direction of text. */
+/* Returns the length of the control character that the string `s` begins with, or 0 if it begins
+ * with another character. Line and paragraph separators, and characters that change the direction
+ * of text, count as control characters. */
 static size_t control_length(const char *s)
 {
 	const unsigned char *u = (const unsigned char *)s;
@@ -219,11 +225,11 @@ static size_t control_length(const char *s)
 
 	if (u[0] < ' ' || u[0] == 0x7F)
 		return u[0] > 0;
-	if ((two >= 0xC280 && two < 0xC2A0) || two == 0xD89C)
+	if ((two >= 0xC280 && two < 0xC2A0) || two == 0xD89C) /* U+0080 to U+009F, U+061C */
 		return 2;
-	if (two == 0xE280)
+	if (two == 0xE280) /* U+200E, U+200F, U+2028 to U+202E */
 		return u[2] == 0x8E || u[2] == 0x8F || (u[2] >= 0xA8 && u[2] <= 0xAE) ? 3 : 0;
-	return two == 0xE281 && u[2] >= 0xA6 && u[2] <= 0xA9 ? 3 : 0;
+	return two == 0xE281 && u[2] >= 0xA6 && u[2] <= 0xA9 ? 3 : 0; /* U+2066 to U+2069 */
 }
 
 void xmpp_print(const char *s, FILE *out)
@@ -239,10 +245,10 @@ void xmpp_print(const char *s, FILE *out)
 	}
 }
 
-/* Prints a stanza of n bytes on one line in the notation of the RFCs. `who` is C or S. Shows only
- * the first tag of a stanza that may contain our password: <auth/> with PLAIN, where we expect no
- * final message, and all until the account is created, since the server may repeat the password
- * (XEP-0077 section 3.1.1). */
+/* Prints n bytes of XML on one line, after C: or S: (`who`) as in the RFCs. Prints only the first
+ * tag if our password may follow: of <auth/> with PLAIN (c->final is then empty), and of everything
+ * from the request for an account until the account exists, since the server may repeat the
+ * password (XEP-0077 section 3.1.1). */
 static void trace(const struct conn *c, char who, const char *p, size_t n)
 {
 	int plain = who == 'C' && c->state == WAIT_SUCCESS && !c->final.bytes;
@@ -265,7 +271,7 @@ static void trace(const struct conn *c, char who, const char *p, size_t n)
 	fputs(shown < n ? "****\n" : "\n", c->o.trace);
 }
 
-/* Formats XML, and queues all of it or nothing. Returns 0, or -1 and sets errno. */
+/* Formats XML, and queues all of it or none. Returns 0, or -1 and sets errno. */
 static int queue_v(struct conn *c, const char *format, va_list ap)
 {
 	struct buffer xml = {0};
@@ -280,20 +286,21 @@ static int queue_v(struct conn *c, const char *format, va_list ap)
 		error = ENOMEM;
 	else
 		trace(c, 'C', xml.bytes, xml.end);
-	c->out.failed = 0; /* the connection stays open, and its other output is intact */
+	c->out.failed = 0; /* what was queued before is intact, so the connection stays open */
 	buffer_free(&xml);
 	errno = error;
 	return error ? -1 : 0;
 }
 
 /* Both end a connection and return -1. Use lose() if another attempt may succeed, and give_up() if
- * it would fail as well. See end(). */
+ * it would fail in the same way. See end(). */
 #define lose(c, ...)    end(c, 0, __VA_ARGS__)
 #define give_up(c, ...) end(c, 1, __VA_ARGS__)
 static int end(struct conn *c, int recurs, const char *format, ...);
 
-/* Queues output of the library itself. Output that is too long is dropped, since a peer may have
- * caused its length. Any other failure ends the connection. Returns 0, or -1 if it has ended. */
+/* Queues output of the library itself. Output that is too long is dropped, since another user may
+ * have caused its length, by an iq with a very long id. Any other failure ends the connection.
+ * Returns 0, or -1 if the connection has ended. */
 static int say(struct conn *c, const char *format, ...)
 {
 	va_list ap;
@@ -305,13 +312,14 @@ static int say(struct conn *c, const char *format, ...)
 	return failed ? lose(c, "out of memory, or the server does not read") : 0;
 }
 
-/* True if a call on a descriptor failed only because it would have blocked. */
+/* True if send() or recv() failed only because it would have blocked or was interrupted. */
 static int would_block(void)
 {
 	return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
 
-/* Sends as much as the socket takes now. Returns 0, or -1 and sets errno if it is broken. */
+/* Sends as much as the socket takes now. Returns 0, or -1 and sets errno if the connection is
+ * broken. */
 static int flush(struct conn *c)
 {
 	struct buffer *b = &c->out;
@@ -331,16 +339,15 @@ static int flush(struct conn *c)
 /* The ways in which a connection ends:
  *
  *     the server, the network or a timer ---> lose() ----.
- *     errors that would only recur ---------> give_up() -+--> end() --> tear_down()
+ *     errors that would recur --------------> give_up() -+--> end() --> tear_down()
  *     the bot, or xmpp_stop() --------------> xmpp_close()     |            ^
  *                                               |              '--> on_close()
  *                                               '--> CLOSING: lose() later  |
- *     the bot, outside the loop ------------> xmpp_free() ------------------'
+ *     the bot, outside of handlers ---------> xmpp_free() ------------------'
  *
- * end() decides whether the connection is WAITING for another attempt. tear_down() frees what
- * belongs to this connection, and calls the callbacks of pending requests with NULL. */
+ * After end(), the state is WAITING if the bot will reconnect. Otherwise it is CLOSED. */
 
-/* Removes the request at *link from the list and calls its callback. */
+/* Removes the request at *link from the list, and gives the answer, or NULL, to its callback. */
 static void answer_request(struct conn *c, struct request **link, const struct xml_elem *answer)
 {
 	struct request *r = *link;
@@ -354,8 +361,9 @@ static void answer_request(struct conn *c, struct request **link, const struct x
 	free(r);
 }
 
-/* Kills the tunnel's process group, and the command itself in case it has left the group. If both
- * streams are closed, nothing is left to send. After an error, the last bytes may be lost. */
+/* Kills the tunnel's process group, and the command itself in case it has left the group. Bytes
+ * that it has not sent yet are lost. If both streams have been closed, there are none. After an
+ * error, these may be our last bytes. */
 static void end_tunnel(struct conn *c)
 {
 	if (c->tunnel == 0)
@@ -367,7 +375,8 @@ static void end_tunnel(struct conn *c)
 	c->tunnel = 0;
 }
 
-/* Frees what belongs to the connection rather than to the account, except the JID. */
+/* Frees the connection's resources, except the JID, which on_close may still ask for. Calls the
+ * callbacks of pending requests with NULL. */
 static void tear_down(struct conn *c)
 {
 	c->state = CLOSED;
@@ -402,8 +411,9 @@ static int64_t next_attempt(struct conn *c, uint32_t longest)
 	return ms_from_now((long)(random % (limit + 1)));
 }
 
-/* Makes a reason fit to print, since parts may come from the server, and it may be cut anywhere.
- * Spaces replace control characters and pieces of characters, except at the end. */
+/* Makes a reason safe to print. The server may have sent parts of it, and vsnprintf() may have cut
+ * it in the middle of a character. Replaces control characters and incomplete characters with
+ * spaces, and removes spaces at the end. */
 static void tidy(char *reason)
 {
 	char *p;
@@ -419,10 +429,11 @@ static void tidy(char *reason)
 		*--p = '\0';
 }
 
-/* Ends a connection. `format` gives the reason; it is NULL if the bot closed the connection.
- * Errors while closing are not reported. If the error would recur, this is final. But once a login
- * has succeeded, the error may be temporary, so we retry after a longer pause. Always returns -1,
- * so that a caller can return the result of this function. */
+/* Ends a connection. `format` gives the reason; it is NULL if the bot closed the connection. In
+ * CLOSING, the bot has closed it already, so errors are not reported. If the error would recur
+ * (`recurs`), the bot does not reconnect, unless a login has succeeded before. Then the error may
+ * be temporary, so the bot reconnects, though the pauses may become longer. Always returns -1, so
+ * that a caller can return the result of this function. */
 static int end(struct conn *c, int recurs, const char *format, ...)
 {
 	char reason[REASON_SIZE];
@@ -441,7 +452,7 @@ static int end(struct conn *c, int recurs, const char *format, ...)
 	}
 	c->state = CLOSED; /* so that say() cannot end the connection again */
 	if (format && state > CONNECTING && !say(c, "</stream:stream>"))
-		flush(c); /* a failure does not matter here */
+		flush(c); /* if this fails, the server does not get the end tag */
 	if (state == READY && now_ms() - c->ready_at >= HEALTHY)
 		c->losses = 0;
 	tear_down(c);
@@ -492,7 +503,8 @@ void xmpp_retry_after(struct xmpp *x, long ms)
 /* -------------------------------------------------------------- Connecting */
 
 /* C: <?xml version='1.0'?><stream:stream to='HOST' version='1.0' ...>
- * RFC 6120 section 4.2. The server answers with a header of its own. */
+ * RFC 6120 section 4.2. The server answers with a header of its own. Nothing is kept from a stream
+ * before this one (section 6.4.6). */
 static int open_stream(struct conn *c, enum state next)
 {
 	xmlstream_reset(c->xs);
@@ -501,9 +513,9 @@ static int open_stream(struct conn *c, enum state next)
 	              "' xmlns:stream='" NS_STREAM "'>", c->o.host);
 }
 
-/* Replaces `fd` with c->fd, a non-blocking, close-on-exec duplicate that select() can watch. It is
- * numbered 3 or higher because, if the program was started with its standard output closed, its
- * output must not go into the stream. Returns 0, or -1 and sets errno. */
+/* Replaces `fd` with c->fd, a non-blocking, close-on-exec duplicate that select() can watch. Its
+ * number is 3 or higher. If the program was started with its standard output closed, `fd` may be 1,
+ * and what the program prints would go into the stream. Returns 0, or -1 and sets errno. */
 static int prepare(struct conn *c, int fd)
 {
 	if (fd < 0)
@@ -512,11 +524,12 @@ static int prepare(struct conn *c, int fd)
 	close(fd);
 	if (c->fd >= 0 && c->fd < FD_SETSIZE)
 		return fcntl(c->fd, F_SETFL, O_NONBLOCK);
-	errno = EMFILE; /* none is left, or FD_SET would write beyond the fd_set */
+	errno = EMFILE; /* no descriptor is left, or this one does not fit into an fd_set */
 	return -1;
 }
 
-/* Starts to connect to an address. Returns 0, or -1 and sets errno. */
+/* Starts to connect to an address. TCP_NODELAY makes the system send small stanzas at once. Returns
+ * 0, or -1 and sets errno. */
 static int dial(struct conn *c, const struct addrinfo *a)
 {
 	int on = 1;
@@ -536,8 +549,8 @@ static int is_loopback(const struct addrinfo *a)
 	return !strncmp(host, "127.", 4) || !strcmp(host, "::1");
 }
 
-/* Gives up the last address, which has failed with `error`, and starts to connect to the next one.
- * Skips those that fail at once. */
+/* Starts to connect to the next address. Skips addresses that fail at once. If there is none left,
+ * ends the connection. `error` says why the last address has failed; at first it is 0. */
 static int connect_next(struct conn *c, int error)
 {
 	int failed = 1;
@@ -560,7 +573,7 @@ static int connect_next(struct conn *c, int error)
 	return 0;
 }
 
-/* The socket has become writable: it is connected, or the attempt has failed. */
+/* Called when the socket has become writable. Then it is connected, or the attempt has failed. */
 static int connected(struct conn *c)
 {
 	int error = 0;
@@ -576,7 +589,8 @@ static int connected(struct conn *c)
 	return open_stream(c, WAIT_HEADER);
 }
 
-/* Becomes the tunnel's command, in the new process. `io` is its standard input and output. */
+/* Runs the tunnel's command in the new process. `io` becomes its standard input and output. The
+ * signals are reset, since the command would otherwise ignore those that this program ignores. */
 static void run_tunnel(const struct conn *c, int io)
 {
 	static const int signals[] = {SIGINT, SIGTERM, SIGPIPE, SIGCHLD};
@@ -596,7 +610,7 @@ static void run_tunnel(const struct conn *c, int io)
 
 /* Starts a command that carries our stream, as ssh's ProxyCommand does. Its standard input and
  * output are one end of a socket pair; our connection is the other. The command gets a process
- * group of its own, so that Ctrl-C does not end it. We still need it to close the stream. */
+ * group of its own. Otherwise Ctrl-C would end it while we still need it to close the stream. */
 static int open_tunnel(struct conn *c)
 {
 	int fds[2] = {-1, -1}, error;
@@ -618,9 +632,9 @@ static int open_tunnel(struct conn *c)
 	return open_stream(c, WAIT_HEADER);
 }
 
-/* Starts to connect to options.server, or by default to the host itself, since SRV records (RFC
- * 6120 section 3.2.1) would need a DNS library. getaddrinfo() is the only call in the loop that
- * may wait for the network; libc has no non-blocking version. */
+/* Starts to connect to options.server, which is the host by default. SRV records (RFC 6120 section
+ * 3.2.1) could name another machine, but libc cannot look them up. getaddrinfo() is the only call
+ * in the loop that may wait for the network, since libc has no non-blocking version of it. */
 static int start(struct conn *c)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_protocol = IPPROTO_TCP};
@@ -642,7 +656,8 @@ static int start(struct conn *c)
 
 /* -------------------------------------------------------------- The stream */
 
-/* S: <stream:stream from='HOST' id='...' version='1.0' ...> */
+/* S: <stream:stream from='HOST' id='...' version='1.0' ...>
+ * We need nothing from it. */
 static int take_header(struct conn *c, const struct xml_elem *e)
 {
 	(void)e;
@@ -650,8 +665,8 @@ static int take_header(struct conn *c, const struct xml_elem *e)
 	return 0;
 }
 
-/* Returns the condition of an error (RFC 6120 sections 4.9, 6.5, 8.3): the name of its first child
- * in the namespace `ns` that is not the text. */
+/* Returns the condition of an error (RFC 6120 sections 4.9, 6.5, 8.3), which is the name of the
+ * first child in the namespace `ns`, except <text/>. */
 static const char *condition_of(const struct xml_elem *error, const char *ns)
 {
 	const struct xml_elem *c = error ? error->children : NULL;
@@ -676,8 +691,8 @@ static int refused(struct conn *c, int recurs, const char *what, const struct xm
 }
 
 /* S: <stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>...
- * RFC 6120 section 4.9; in any state. <conflict/> says that another client has taken our place. If
- * both reconnected, they would replace each other forever. */
+ * RFC 6120 section 4.9. This may arrive in any state. <conflict/> says that another client has
+ * logged in with our resource. If both reconnected, they would replace each other forever. */
 static int stream_error(struct conn *c, const struct xml_elem *e)
 {
 	static const char *const recurring[] = {
@@ -697,7 +712,7 @@ static int stream_error(struct conn *c, const struct xml_elem *e)
 
 /* C: <iq type='set' id='register'><query xmlns='jabber:iq:register'>
  *      <username>user</username><password>...</password></query></iq>
- * XEP-0077 section 3.1: in-band registration, before the login. */
+ * XEP-0077 section 3.1. This sends the password, so the connection must be safe. */
 static int create_account(struct conn *c)
 {
 	if (!c->safe)
@@ -708,8 +723,8 @@ static int create_account(struct conn *c)
 	           c->o.user, c->o.password);
 }
 
-/* Ends the connection because the server has answered our iq with an error. An error of type wait
- * may be temporary (RFC 6120 section 8.3.2). */
+/* Ends the connection because the server has not granted our request. An error of type wait is
+ * temporary (RFC 6120 section 8.3.2). */
 static int request_refused(struct conn *c, const struct xml_elem *e, const char *what)
 {
 	const struct xml_elem *error = xml_child(e, "error", NULL);
@@ -719,7 +734,7 @@ static int request_refused(struct conn *c, const struct xml_elem *e, const char 
 
 /* S: <iq type='result' id='register'/>
  * S: <iq type='error' id='register'><error type='cancel'><conflict xmlns='...'/></error></iq>
- * The second one says that the account exists already, which is just as good. */
+ * The second answer says that the account exists already, so we log in. */
 static int take_account(struct conn *c, const struct xml_elem *e)
 {
 	int exists = xml_has(e, "type", "result") || !strcmp(xmpp_error_condition(e), "conflict");
@@ -732,8 +747,8 @@ static int take_account(struct conn *c, const struct xml_elem *e)
 
 /* -------------------------------------------------------------------- SASL */
 
-/* Queues `format`, whose %r stands for our SASL message in base64: what is in c->sasl from the
- * offset `from` on. */
+/* Queues `format`, with our SASL message in base64 in place of %r. The message begins at the offset
+ * `from` of c->sasl. */
 static int say_sasl(struct conn *c, const char *format, size_t from)
 {
 	struct buffer base64 = {0}, *b = &c->sasl;
@@ -758,8 +773,8 @@ static int begin_plain(struct conn *c)
 
 /* C: <auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>
  *      base64 of n,,n=user,r=nonce</auth>
- * RFC 5802 section 5. In the user name, = and , are written =3D and =2C. The name and the password
- * should be prepared (SASLprep); we send them as given. */
+ * RFC 5802 section 5. In the user name, = and , are written =3D and =2C. The RFC also asks for
+ * SASLprep, which normalizes names and passwords. We use them as given. */
 static int begin_scram(struct conn *c)
 {
 	uint8_t random[NONCE / 4 * 3];
@@ -780,8 +795,9 @@ static int begin_scram(struct conn *c)
 	return say_sasl(c, "<auth xmlns='" NS_SASL "' mechanism='SCRAM-SHA-1'>%r</auth>", 0);
 }
 
-/* S: <mechanism>SCRAM-SHA-1</mechanism>
- * White space around the name does not matter. */
+/* True if the server offers the mechanism `name`:
+ * S: <mechanism>SCRAM-SHA-1</mechanism>
+ * White space around it does not matter. */
 static int offers(const struct xml_elem *mechanisms, const char *name)
 {
 	static const char space[] = " \t\r\n";
@@ -800,7 +816,8 @@ static int offers(const struct xml_elem *mechanisms, const char *name)
 
 /* S: <stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
  *      <mechanism>SCRAM-SHA-1</mechanism>...</mechanisms></stream:features>
- * RFC 6120 section 6.4.1. */
+ * RFC 6120 section 6.4.1. A server that insists on TLS marks it as required, or offers no
+ * mechanisms without it. */
 static int choose_mechanism(struct conn *c, const struct xml_elem *e)
 {
 	const struct xml_elem *mechanisms = xml_child(e, "mechanisms", NS_SASL);
@@ -818,8 +835,9 @@ static int choose_mechanism(struct conn *c, const struct xml_elem *e)
 	return c->o.create ? create_account(c) : c->begin_login(c);
 }
 
-/* Reads the server's first message, and hashes the password with its salt and rounds. Returns
- * NULL, or an error message. Neither a nonce nor base64 contains a comma. */
+/* Reads the server's first message, r=nonces,s=salt,i=rounds, and hashes the password with this
+ * salt. Returns NULL, or an error message. Neither a nonce nor base64 contains a comma, so each ,
+ * begins the next value. */
 static const char *read_challenge(struct conn *c, const char *message, uint8_t salted[20])
 {
 	const char *ours = c->sasl.bytes + c->sasl.end - NONCE;
@@ -844,8 +862,9 @@ static const char *read_challenge(struct conn *c, const char *message, uint8_t s
 	return failed ? "its salt is not base64" : NULL;
 }
 
-/* Computes the proof that we know the password, and the signature that proves that the server
- * knows it, too. Both cover these n bytes of messages. Names are as in RFC 5802 section 3. */
+/* Computes the proof that we know the password, and the signature by which the server must prove
+ * that it does. Both depend on the n bytes at `messages`. The names are those of RFC 5802 section
+ * 3. */
 static void scram_prove(const uint8_t salted[20], const char *messages, size_t n,
                         uint8_t proof[20], uint8_t signature[20])
 {
@@ -865,7 +884,8 @@ static void scram_prove(const uint8_t salted[20], const char *messages, size_t n
  *      base64 of r=nonces,s=salt,i=rounds</challenge>
  * C: <response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
  *      base64 of c=biws,r=nonces,p=proof</response>
- * The proof covers all messages so far, except the first n,, (whose base64 is biws). */
+ * The proof covers all messages, up to the comma before p, but not the n,, that begins the first
+ * message. Instead, c=biws repeats this n,, in base64. */
 static int take_challenge(struct conn *c, const struct xml_elem *e)
 {
 	struct buffer first = {0}, final = {0}, *said = &c->sasl;
@@ -897,9 +917,10 @@ static int take_challenge(struct conn *c, const struct xml_elem *e)
 }
 
 /* Checks the server's final message. Any server can send <success/>, but only one that knows our
- * password can sign it. Extensions may follow after a comma. They do not change the base64 digits
- * before it, since v=signature is 30 bytes long, a multiple of three. Returns 0, or -1 if the
- * connection has been ended. */
+ * password, or its hash, can compute the signature. The message may have more bytes than we
+ * expect, since a comma and extensions may follow the signature. They do not change the base64
+ * digits before them, since v=signature is 30 bytes long, a multiple of three. Returns 0, or -1 if
+ * the connection has ended. */
 static int verify(struct conn *c, const char *text)
 {
 	if (!c->final.bytes || strncmp(text, c->final.bytes, c->final.end))
@@ -910,15 +931,15 @@ static int verify(struct conn *c, const char *text)
 
 /* S: <challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>base64 of v=...</challenge>
  * C: <response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>
- * Some servers send their final message like this, and then an empty <success/> (RFC 5802 section
- * 5, RFC 4422 section 3.6). */
+ * Some servers send their final message in a challenge, and then an empty <success/> (RFC 5802
+ * section 5, RFC 4422 section 3.6). */
 static int take_last_challenge(struct conn *c, const struct xml_elem *e)
 {
 	return verify(c, e->text) ? -1 : say(c, "<response xmlns='" NS_SASL "'/>");
 }
 
 /* S: <success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>base64 of v=...</success>
- * The text is empty with PLAIN, and after a last challenge. */
+ * The text is empty with PLAIN, or if the final message came in a challenge. */
 static int take_success(struct conn *c, const struct xml_elem *e)
 {
 	if (c->final.bytes && verify(c, e->text))
@@ -928,7 +949,8 @@ static int take_success(struct conn *c, const struct xml_elem *e)
 }
 
 /* S: <failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/></failure>
- * We do not try another mechanism, since that would be a downgrade. */
+ * We do not try a weaker mechanism then, since an attacker could cause the failure to make us send
+ * the password. */
 static int login_refused(struct conn *c, const struct xml_elem *e)
 {
 	int recurs = !xml_child(e, "temporary-auth-failure", NS_SASL);
@@ -938,8 +960,8 @@ static int login_refused(struct conn *c, const struct xml_elem *e)
 
 /* --------------------------------------------------------------------- Iqs */
 
-/* Returns the format of an iq with a type, an id, `to` and content. Without `to` the iq is for our
- * own account, or for the server on its behalf; then the first %r is NULL and adds nothing. */
+/* Returns the format of an iq. Its arguments are the type, the id, `to` and the content. A NULL
+ * `to` means our own account, for which the server answers. The first %r then adds nothing. */
 static const char *iq_format(const char *to)
 {
 	return to ? "<iq type='%s' id='%s' to='%s'>%r</iq>" : "<iq type='%s' id='%s'>%r%r</iq>";
@@ -966,26 +988,28 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 	return 0;
 }
 
-/* True if this is the answer to our iq with that id, which we sent to `to`. Anybody may send us an
- * iq with any id, so only the entity that was asked may answer (RFC 6120 section 8.1.2.1). For our
- * own account (NULL), the server may answer in the name of the account, in its own name, or without
- * a name. Before the resource is bound, only the server can reach us. */
+/* True if `e` answers the iq with this id that we sent to `to`. Anybody may send us an iq with any
+ * id, so the answer must come from the entity that was asked (RFC 6120 section 8.1.2.1). An iq
+ * without `to`, or an answer without `from`, concerns our own account. The server answers for the
+ * account, sometimes in its own name. So the other address, if there is one, must be the account's
+ * or the server's. Before a resource is bound, only the server can send us anything. */
 static int is_answer(const struct conn *c, const struct xml_elem *e, const char *id, const char *to)
 {
-	const char *from = xml_get(e, "from"), *one = to ? to : from;
+	const char *from = xml_get(e, "from"), *other = to ? to : from;
 	int answer = xml_has(e, "type", "result") || xml_has(e, "type", "error");
 
 	if (!answer || !xml_has(e, "id", id))
 		return 0;
 	if (to && from)
 		return xmpp_same_jid(to, from);
-	return !c->jid || !one || xmpp_same_jid(one, c->o.host) || xmpp_same_account(one, c->jid);
+	return !c->jid || !other || xmpp_same_jid(other, c->o.host)
+	       || xmpp_same_account(other, c->jid);
 }
 
 /* S: <iq type='get' from='...' id='...'><ping xmlns='urn:xmpp:ping'/></iq>
  * C: <iq type='result' id='...' to='...'></iq>
- * XEP-0199. Every other request must be answered, too (RFC 6120 section 8.2.3), unless the answer
- * would be too long to send. */
+ * XEP-0199. All other requests get an error, since each must be answered (RFC 6120 section 8.2.3).
+ * If the id is too long to be sent back, say() drops the answer. */
 static int answer_iq(struct conn *c, const struct xml_elem *e, const char *id)
 {
 	static const char unavailable[] =
@@ -1017,7 +1041,7 @@ static int take_iq(struct conn *c, const struct xml_elem *e)
 
 /* C: <iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>
  *      <resource>...</resource></bind></iq>
- * RFC 6120 section 7. Without a resource, the server makes one up. */
+ * RFC 6120 section 7. Without <resource/>, the server chooses one. */
 static int ask_for_resource(struct conn *c)
 {
 	c->state = WAIT_BIND;
@@ -1028,7 +1052,8 @@ static int ask_for_resource(struct conn *c)
 }
 
 /* S: <stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>...
- * <session/> is from RFC 3921. Most servers mark it as optional. */
+ * A session is a step of the login in RFC 3921, which RFC 6121 has replaced. Only old servers
+ * insist on it; others do not offer it, or mark it as optional. */
 static int bind_resource(struct conn *c, const struct xml_elem *e)
 {
 	const struct xml_elem *session = xml_child(e, "session", NS_SESSION);
@@ -1040,7 +1065,7 @@ static int bind_resource(struct conn *c, const struct xml_elem *e)
 }
 
 /* C: <presence/>
- * Now others can see us (RFC 6121 section 4.2). */
+ * This makes us available to others (RFC 6121 section 4.2). */
 static int become_ready(struct conn *c)
 {
 	c->state = READY;
@@ -1056,8 +1081,8 @@ static int become_ready(struct conn *c)
 /* S: <iq type='result' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>
  *      <jid>user@host/resource</jid></bind></iq>
  * S: <iq type='error' id='bind'><error type='cancel'><conflict xmlns='...'/></error></iq>
- * The second one says that the resource is in use, perhaps by our own last session, if the server
- * has not noticed its end. We then let the server choose a resource. */
+ * The second answer says that the resource is in use. Perhaps our last connection has it, and the
+ * server has not noticed yet that this connection broke. So we let the server choose a resource. */
 static int take_resource(struct conn *c, const struct xml_elem *e)
 {
 	const struct xml_elem *jid = xml_child(xml_child(e, "bind", NS_BIND), "jid", NS_BIND);
@@ -1154,7 +1179,6 @@ int xmpp_same_jid(const char *a, const char *b)
 	return xmpp_same_account(a, b) && !strcmp(a + strcspn(a, "/"), b + strcspn(b, "/"));
 }
 
-/* Gives a message or presence to the bot. */
 static int take_stanza(struct conn *c, const struct xml_elem *e)
 {
 	void (*handler)(struct xmpp *, const struct xml_elem *) = c->x.on_presence;
@@ -1168,8 +1192,7 @@ static int take_stanza(struct conn *c, const struct xml_elem *e)
 
 /* --------------------------------------------------------------- The table */
 
-/* Each row gives an element that may come in a state, and the function that takes it. The function
- * sets the next state, or ends the connection. */
+/* Each row names an element that may arrive in a state, and the function that handles it. */
 static const struct row {
 	enum state state;
 	const char *name, *ns;
@@ -1192,8 +1215,9 @@ static const struct row {
 	{READY,              "iq",        NS_CLIENT, take_iq}
 };
 
-/* Handles an element. Once we have asked for a resource, elements that are not in the table are
- * ignored, since others may send us stanzas, and the server may use extensions. */
+/* Handles an element. Before WAIT_BIND, an element that is not in the table ends the connection.
+ * From then on, such an element is ignored, since others may send us stanzas, and the server may
+ * use extensions. */
 static int dispatch(struct conn *c, const struct xml_elem *e)
 {
 	size_t i;
@@ -1212,7 +1236,7 @@ static int dispatch(struct conn *c, const struct xml_elem *e)
 
 /* ---------------------------------------------------------------- The loop */
 
-/* Traces the bytes of an event. An error may have many bytes, so only the first are shown. */
+/* Prints the bytes of an event in the trace. Invalid input may be long, so it is cut. */
 static void trace_event(const struct conn *c, enum xml_event event)
 {
 	static const char skipped[] = "(a stanza that exceeds a limit)";
@@ -1226,7 +1250,8 @@ static void trace_event(const struct conn *c, enum xml_event event)
 }
 
 /* C: <stream:error><not-well-formed xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>
- * RFC 6120 section 11.1. */
+ * RFC 6120 sections 11.1 and 11.3. In CLOSING, our stream is closed already, so the error cannot be
+ * sent. */
 static void xml_error(struct conn *c)
 {
 	static const char format[] = "<stream:error><%r xmlns='" NS_STREAMS "'/></stream:error>";
@@ -1235,7 +1260,7 @@ static void xml_error(struct conn *c)
 		lose(c, "bad XML from the server: %s", xmlstream_error(c->xs));
 }
 
-/* Handles n bytes from the server. Any handler may end the connection. */
+/* Handles n bytes from the server. Any event may end the connection, which sets c->fd to -1. */
 static void parse(struct conn *c, const char *p, size_t n)
 {
 	struct xml_elem *e;
@@ -1282,8 +1307,8 @@ void xmpp_wake_after(struct xmpp *x, long ms)
 }
 
 /* C: <iq type='get' id='ping' to='HOST'><ping xmlns='urn:xmpp:ping'/></iq>
- * XEP-0199 section 4.2. A broken network reports no error, so we must test it. A server that is
- * alive answers, even if only with an error because it does not support pings. */
+ * XEP-0199 section 4.2. If the network breaks, recv() does not report an error, so we must ask for
+ * an answer. A server that does not support pings answers with an error, which is enough. */
 static void ping(struct conn *c)
 {
 	c->pinged = 1;
@@ -1291,7 +1316,7 @@ static void ping(struct conn *c)
 	say(c, "<iq type='get' id='ping' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", c->o.host);
 }
 
-/* Called when the time `due` has come. */
+/* Called when the timer of the state, `due`, expires. */
 static void time_is_up(struct conn *c)
 {
 	if (c->state == WAITING)
@@ -1322,14 +1347,15 @@ static void check_timers(struct conn *c, int64_t now)
 	}
 }
 
-/* Returns the earlier of two times, where 0 is never. */
+/* Returns the earlier of two times. 0 means never. */
 static int64_t earlier(int64_t a, int64_t b)
 {
 	return !a || (b && b < a) ? b : a;
 }
 
-/* Sends all output of this turn together. If the server has closed the connection, output is
- * discarded, and recv() will report the end, perhaps after a reason that we have not read yet. */
+/* Sends what has been queued since the last turn, in one piece if possible. If the server has
+ * closed the connection, discards the output, but leaves it to recv() to report the end. The
+ * server's last bytes, still to be read, may be a stream error that says why it closed. */
 static void before_select(struct conn *c)
 {
 	if (!flush(c))
@@ -1340,8 +1366,8 @@ static void before_select(struct conn *c)
 		lose(c, "connection lost: %s", strerror(errno));
 }
 
-/* Adds the descriptors to watch, and lowers *until to the next timer. Returns 1 if the connection
- * is alive. */
+/* Adds the connection's descriptor to the sets, and sets *until to its next timer if that is
+ * earlier. Returns 0 if the connection has ended for good, otherwise 1. */
 static int add_fds(const struct conn *c, fd_set *readable, fd_set *writable, int64_t *until)
 {
 	if (c->state == CLOSED)
@@ -1356,8 +1382,8 @@ static int add_fds(const struct conn *c, fd_set *readable, fd_set *writable, int
 	return 1;
 }
 
-/* Handles what has happened. Timers come last, so that an answer that arrived in time still counts
- * if we read it late. `now` is read once for all connections, which is faster. */
+/* Handles input and timers. Input comes first, so that an answer that arrived in time counts even
+ * if we read it late. The caller reads the clock once for all connections, which is faster. */
 static void after_select(struct conn *c, const fd_set *readable, const fd_set *writable,
                          int64_t now)
 {
@@ -1369,8 +1395,8 @@ static void after_select(struct conn *c, const fd_set *readable, const fd_set *w
 		check_timers(c, now);
 }
 
-/* Waits until a descriptor is ready, the time `until` has come (0: no limit), or a signal arrives
- * that is not in `mask`. Returns 0, or -1 and sets errno. */
+/* Waits until a descriptor is ready, the time `until` has come (0 for no limit), or a signal
+ * arrives that is not in `mask`. Returns 0, or -1 and sets errno. */
 static int wait_ready(fd_set *readable, fd_set *writable, int64_t until, const sigset_t *mask)
 {
 	int64_t now = now_ms(), ms = until > now ? until - now : 0;
@@ -1378,13 +1404,13 @@ static int wait_ready(fd_set *readable, fd_set *writable, int64_t until, const s
 
 	if (pselect(FD_SETSIZE, readable, writable, NULL, until ? &t : NULL, mask) >= 0)
 		return 0;
-	FD_ZERO(readable);
+	FD_ZERO(readable); /* otherwise all descriptors would seem to be ready */
 	FD_ZERO(writable);
 	return errno == EINTR ? 0 : -1;
 }
 
-/* Signals are blocked from the test of `stopping` until pselect() waits. Otherwise a signal that
- * arrived between the two would not wake pselect(). */
+/* Signals are blocked until pselect() waits. Otherwise a signal could arrive between the test of
+ * `stopping` and the wait, and would not end the wait. */
 long xmpp_turn(struct xmpp **conns, size_t n, long ms)
 {
 	fd_set readable, writable;
@@ -1398,7 +1424,7 @@ long xmpp_turn(struct xmpp **conns, size_t n, long ms)
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &mask);
 	for (i = 0; i < n; i++)
-		before_select(conn_of(conns[i])); /* on_close may call xmpp_stop() here */
+		before_select(conn_of(conns[i])); /* first, since on_close may call xmpp_stop() */
 	for (i = 0; i < n && stopping; i++)
 		xmpp_close(conns[i]);
 	for (i = 0; i < n; i++)
@@ -1436,7 +1462,7 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	struct conn *c;
 
 	if (!MSG_NOSIGNAL)
-		signal(SIGPIPE, SIG_IGN); /* a closed connection must not kill the process */
+		signal(SIGPIPE, SIG_IGN); /* or send() could kill the process */
 	errno = EINVAL;
 	if (!o->user || !o->password || !o->host || o->port < 0 || o->port > 65535)
 		return NULL;
@@ -1481,7 +1507,9 @@ const char *xmpp_jid(const struct xmpp *x)
 static const char base64_digits[] =
 	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/* Appends n bytes in base64 (RFC 4648 section 4). Returns 0, or -1 if memory has run out. */
+/* Appends n bytes in base64 (RFC 4648 section 4). Three bytes become four digits. At the end, one
+ * byte becomes two digits and two bytes become three, and = fills the group. Returns 0, or -1 if
+ * memory has run out. */
 static int append_base64(struct buffer *b, const void *bytes, size_t n)
 {
 	const uint8_t *p = bytes;
@@ -1500,8 +1528,8 @@ static int append_base64(struct buffer *b, const void *bytes, size_t n)
 	return b->failed ? -1 : 0;
 }
 
-/* Decodes n base64 digits and appends the bytes. Returns 0, or -1 if they are not base64 or memory
- * has run out. */
+/* Decodes n base64 digits and appends the bytes. In each group of four, every digit except the
+ * first completes a byte. Returns 0, or -1 if this is not base64 or memory has run out. */
 static int decode_base64(struct buffer *b, const char *s, size_t n)
 {
 	const char *digit;
@@ -1529,7 +1557,7 @@ static uint32_t rotate(uint32_t x, int n)
 	return x << n | x >> (32 - n);
 }
 
-/* The function f(t; b, c, d) of RFC 3174 section 5. */
+/* Returns f(t; b, c, d) of RFC 3174 section 5. */
 static uint32_t mix(int t, uint32_t b, uint32_t c, uint32_t d)
 {
 	if (t < 20)
@@ -1539,7 +1567,7 @@ static uint32_t mix(int t, uint32_t b, uint32_t c, uint32_t d)
 	return b ^ c ^ d;
 }
 
-/* Hashes one block of 64 bytes, with the names of RFC 3174 section 6.1. */
+/* Hashes one block of 64 bytes. The names are those of RFC 3174 section 6.1. */
 static void sha1_block(uint32_t h[5], const uint8_t p[64])
 {
 	static const uint32_t k[] = {0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC, 0xCA62C1D6};
@@ -1559,8 +1587,9 @@ static void sha1_block(uint32_t h[5], const uint8_t p[64])
 	h[0] += a, h[1] += b, h[2] += c, h[3] += d, h[4] += e;
 }
 
-/* Hashes n bytes and the padding: a 1 bit, zeros, and the number of bits. `start` is the hash of
- * the `before` bytes that precede them, in whole blocks; it is sha1_start if there are none. */
+/* Hashes the last n bytes of a text, and the padding: a 1 bit, zeros, and the length of the text in
+ * bits. `start` is the hash of the bytes before them, without padding. There are `before` of these,
+ * a multiple of 64. If there are none, `start` is sha1_start. */
 static void sha1_rest(const uint32_t start[5], size_t before, const void *data, size_t n,
                       uint8_t digest[20])
 {
@@ -1591,8 +1620,9 @@ static void sha1(const void *data, size_t n, uint8_t digest[20])
 	sha1_rest(sha1_start, 0, data, n, digest);
 }
 
-/* Hashes a key of n bytes, padded to a block and combined with `pad`. HMAC-SHA-1 (RFC 2104) goes on
- * from two such hashes, an inner and an outer one. */
+/* Hashes a key of n bytes, filled up with zeros to a block, each byte xored with `pad`. HMAC-SHA-1
+ * (RFC 2104) continues two such hashes: an inner one with the data, and an outer one with the
+ * result of the inner one. */
 static void hash_key(const void *key, size_t n, uint8_t pad, uint32_t h[5])
 {
 	uint8_t block[64] = {0};
@@ -1618,10 +1648,11 @@ static void hmac(const void *key, size_t key_n, const void *data, size_t n, uint
 	sha1_rest(outer, 64, digest, 20, digest);
 }
 
-/* Computes one block of PBKDF2 (RFC 8018), which RFC 5802 calls Hi(). The salt ends with the
- * number of the block: 0, 0, 0, 1. Each round computes the HMAC of the last one. The key is always
- * the same, so it is hashed only once. PBKDF2 is slow on purpose, since an attacker who has the
- * server's file needs this time for every guess. */
+/* Computes the first block of PBKDF2 (RFC 8018), which RFC 5802 calls Hi(). The salt must end with
+ * the number of the block: 0, 0, 0, 1. Each round computes the HMAC of the result of the round
+ * before. The key of the HMAC is always the password, so its hashes are computed before the loop.
+ * PBKDF2 is slow on purpose: an attacker who has the server's password file needs this time for
+ * every guess. */
 static void pbkdf2(const char *password, const void *salt, size_t n, long rounds, uint8_t key[20])
 {
 	uint32_t inner[5], outer[5];
