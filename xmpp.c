@@ -288,8 +288,10 @@ static int queue_v(struct conn *c, const char *format, va_list ap)
 		trace(c, 'C', xml.bytes, xml.end);
 	c->out.failed = 0; /* what was queued before is intact, so the connection stays open */
 	buffer_free(&xml);
+	if (!error)
+		return 0;
 	errno = error;
-	return error ? -1 : 0;
+	return -1;
 }
 
 /* Both end a connection and return -1. Use lose() if another attempt may succeed, and give_up() if
@@ -380,7 +382,6 @@ static void end_tunnel(struct conn *c)
 static void tear_down(struct conn *c)
 {
 	c->state = CLOSED;
-	c->due = c->wake_due = 0;
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
@@ -393,6 +394,7 @@ static void tear_down(struct conn *c)
 	buffer_free(&c->final);
 	while (c->requests)
 		answer_request(c, &c->requests, NULL);
+	c->due = c->wake_due = 0; /* last, since a callback may have set the timer */
 }
 
 /* Returns the time of the next attempt to connect. If every bot reconnected at once, a server
@@ -496,7 +498,7 @@ void xmpp_retry_after(struct xmpp *x, long ms)
 {
 	struct conn *c = conn_of(x);
 
-	if (c->due && c->due < ms_from_now(ms))
+	if (xmpp_retry_in(x) >= 0 && c->due < ms_from_now(ms))
 		c->due = ms_from_now(ms);
 }
 
@@ -1416,17 +1418,21 @@ long xmpp_turn(struct xmpp **conns, size_t n, long ms)
 	fd_set readable, writable;
 	sigset_t all, mask;
 	int64_t now, until = ms < 0 ? 0 : ms_from_now(ms);
+	int stopped;
 	long alive = 0;
 	size_t i;
 
 	FD_ZERO(&readable);
 	FD_ZERO(&writable);
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, &mask);
 	for (i = 0; i < n; i++)
 		before_select(conn_of(conns[i])); /* first, since on_close may call xmpp_stop() */
-	for (i = 0; i < n && stopping; i++)
+	stopped = stopping;
+	for (i = 0; i < n && stopped; i++)
 		xmpp_close(conns[i]);
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &mask);
+	if (stopping != stopped)
+		until = 1; /* xmpp_stop() was called a moment ago, so do not wait */
 	for (i = 0; i < n; i++)
 		alive += add_fds(conn_of(conns[i]), &readable, &writable, &until);
 	if (alive == 0)
@@ -1482,7 +1488,7 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	c->due = ms_from_now(o->start_after);
 	c->fd = -1;
 	c->request_tail = &c->requests;
-	return (struct xmpp *)c; /* x is its first member */
+	return &c->x;
 }
 
 void xmpp_free(struct xmpp *x)

@@ -500,10 +500,16 @@ static void test_stop(void)
 	xmpp_free(x);
 }
 
+static int blocked;         /* on_close was called with signals blocked */
+
 static void stop_all(struct xmpp *x, const char *reason)
 {
+	sigset_t mask;
+
 	note_end(x, reason);
 	xmpp_stop();
+	sigprocmask(SIG_SETMASK, NULL, &mask);
+	blocked = sigismember(&mask, SIGTERM);
 }
 
 /* The second connection breaks when the output of this turn is sent, and its on_close calls
@@ -525,6 +531,7 @@ static void test_stop_in_on_close(void)
 	while (xmpp_turn(conns, 2, 10) > 0)
 		;
 	check("and they end", closes == 3);
+	check("a signal can end a program whose on_close waits", !blocked);
 	close(fds[1][1]);
 	close(ends[0]);
 	close(ends[1]);
@@ -546,6 +553,39 @@ static void test_no_timer_when_closing(void)
 	turns_to_end(&x);
 	check("on_wake does not come while the connection is closing", wakes == 0 && closes == 1 && !*ended);
 	close(fds[1]);
+	xmpp_free(x);
+}
+
+static void wake_later(struct xmpp *x, const struct xml_elem *answer, void *data)
+{
+	(void)answer;
+	(void)data;
+	xmpp_wake_after(x, 1);
+}
+
+/* When a connection is lost, its requests are answered with NULL. A timer that is set then ends with
+ * the connection. Before that, xmpp_retry_after() has no effect. */
+static void test_timers_of_a_lost_connection(void)
+{
+	struct xmpp *x;
+	int fds[2];
+	int64_t due;
+
+	x = logged_in(fds);
+	conn_of(x)->o.reconnect = 1;
+	wakes = 0;
+	x->on_wake = wake;
+	due = conn_of(x)->due;
+	xmpp_retry_after(x, INT_MAX);
+	check("xmpp_retry_after() leaves the ping alone", conn_of(x)->due == due);
+	if (xmpp_request(x, "get", NULL, "", wake_later, NULL))
+		die("xmpp_request");
+	close(fds[1]);
+	while (!closes && xmpp_turn(&x, 1, -1) > 0)
+		;
+	check("a timer ends with the connection", xmpp_retry_in(x) >= 0 && !conn_of(x)->wake_due);
+	xmpp_retry_after(x, 86400000);
+	check("xmpp_retry_after() postpones the next attempt", xmpp_retry_in(x) > 86000000);
 	xmpp_free(x);
 }
 
@@ -820,6 +860,7 @@ int main(void)
 	test_stop();
 	test_stop_in_on_close();
 	test_no_timer_when_closing();
+	test_timers_of_a_lost_connection();
 	test_full_at_error();
 	test_stuck_tunnel();
 	test_tunnel_environment();
