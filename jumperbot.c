@@ -56,9 +56,9 @@ static const char *const phrases[] = {
 	"I am not a robot. Well, I am."
 };
 
-/* The number of requests to end. In the parent, these are SIGINT, SIGTERM, SIGALRM from alarm(),
- * and the failure of a worker; pass_on() sets the number back to 0. In a worker, these are SIGALRMs
- * from the parent and failures to report to it; see turn_until_end(). */
+/* The number of requests to end. In the parent, these are SIGINT, SIGTERM, and the failure of a
+ * worker; pass_on() sets the number back to 0. In a worker, these are SIGALRMs, from the parent or
+ * because the time is up; see turn_until_end(). */
 static volatile sig_atomic_t interrupted;
 
 /* -------------------------------------------------------------- The counts */
@@ -602,10 +602,12 @@ static void on_close(struct xmpp *x, const char *reason)
 
 /* -------------------------------------------------------------- The worker */
 
+/* Counts a request to end. The second one comes after GRACE if no other does. */
 static void on_signal(int number)
 {
 	(void)number;
 	interrupted++;
+	alarm(GRACE);
 }
 
 /* Creates the worker's bots. At first there are only FIRST of them, since a server may ban an
@@ -675,13 +677,15 @@ static long turn_until_end(struct crowd *c, const struct worker *w)
 /* Runs the bots of a worker. Returns its exit status. */
 static int run_worker(struct crowd *c, const struct worker *w)
 {
-	int i, failed;
+	int left = c->seconds - (int)((now_us() - c->start) / TICK), i, failed;
 
 	signal(SIGINT, SIG_IGN);  /* Ctrl-C sends this to all processes; the parent passes it on */
 	signal(SIGTERM, SIG_IGN); /* so may timeout(1) with this signal */
 	signal(SIGPIPE, SIG_IGN); /* see report() */
 	fcntl(w->pipe, F_SETFL, O_NONBLOCK);
 	fcntl(w->pipe, F_SETFD, FD_CLOEXEC); /* a tunnel must not inherit it and keep it open */
+	if (c->seconds)
+		alarm(left > 0 ? (unsigned)left : 1); /* the time of -d */
 	c->got_in = w > c->workers; /* the other workers start after the first login */
 	failed = turn_until_end(c, w) < 0;
 	if (failed)
@@ -837,9 +841,8 @@ static void receive(struct crowd *c, struct worker *w)
 	memcpy(w->counts, counts, sizeof counts);
 }
 
-/* Tells the workers to end. After GRACE seconds, the alarm causes another call, so that they no
- * longer wait for their last phrases. A signal within a second of the last one is ignored, because
- * timeout(1), for example, sends each signal twice: to the process and to its group. */
+/* Tells the workers to end. A signal within a second of the last one is ignored, because timeout(1),
+ * for example, sends each signal twice: to the process and to its group. */
 static void pass_on(struct crowd *c)
 {
 	int i;
@@ -848,7 +851,6 @@ static void pass_on(struct crowd *c)
 	if (c->passed_at && now_us() - c->passed_at < TICK)
 		return;
 	c->passed_at = now_us();
-	alarm(GRACE);
 	for (i = 0; i < c->started; i++)
 		if (c->workers[i].pipe >= 0)
 			kill(c->workers[i].pid, SIGALRM);
@@ -1013,7 +1015,5 @@ int main(int argc, char **argv)
 	sigaction(SIGALRM, &action, NULL);
 	signal(SIGCHLD, SIG_DFL); /* if our parent left it ignored, waitpid() would fail */
 	setvbuf(stderr, NULL, _IOLBF, 0); /* a line of the trace is written in one piece */
-	if (c.seconds)
-		alarm((unsigned)c.seconds);
 	return divide(&c) || run_crowd(&c);
 }

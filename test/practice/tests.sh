@@ -214,6 +214,7 @@ group_crowds() {
 	check "$what: a second signal ends them at once" quick_end
 	check "$what: a worker dies" process_dies
 	check "$what: the parent dies" parent_dies
+	check "$what: the parent stands still, and -d ends the bots" parent_stands_still
 	if find_python; then
 		check_program "$what: jumperbots meet somebody" "$python" test/servers/room_client.py "$PORT" "$jumperbot"
 	fi
@@ -347,6 +348,19 @@ parent_dies() {
 	forget $pid
 	return $ended
 }
+
+# The parent is suspended, as if nobody read its output. The bots must log out all the same.
+parent_stands_still() {
+	start crowd "$jumperbot" -p "$PORT" -n 3 -i 20 -d 4 -v
+	pid=$!
+	wait_for 10 three_are_in && kill -STOP $pid && wait_for 30 three_have_left
+	left=$?
+	kill -CONT $pid
+	forget $pid && [ $left -eq 0 ] && all_is_well 3 1
+}
+
+three_are_in() { [ "$(bots_in_room)" -eq 3 ]; }
+three_have_left() { [ "$(grep -c '^C([^)]*): </stream:stream>' "$tmp/crowd.err")" -eq 3 ]; }
 
 second_child() {
 	first_child && second=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null | cut -d ' ' -f 2) && [ -n "$second" ]
