@@ -229,6 +229,7 @@ group_crowds() {
 	check "$what -a: bots without an account are left out" one_of_three
 	check "$what -a: without any account, only five try" all_are_refused
 	check "$what -a: three jumperbots register" happy_crowd 3 20 -i 100 -R
+	check "$what -a: the trace hides the password" hides_new_password
 	check "$what -a: SIGTERM" stop_practice
 }
 
