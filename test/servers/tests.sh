@@ -262,7 +262,7 @@ test_crowds() {
 test_many() { check "$what: 1,500 jumperbots" great_crowd; }
 
 great_crowd() {
-	crowd_until all_are_in_twice -n 1500 -r 300 -a 100 -m
+	crowd_until all_are_in_twice -n 1500 -r 300 -a 50 -m
 	status=$?
 	[ $status -eq 0 ] || { echo "exit status $status"; tail -n 40 "$tmp"/crowd.*; return 1; }
 	all_is_well 1500 1500
