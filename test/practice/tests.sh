@@ -240,10 +240,11 @@ several_processes() {
 
 # The second process starts when a bot of the first one has logged in, which is late.
 slow_login() {
-	within 60 few_descriptors "$jumperbot" -p "$PORT" -n 50 -a 1000 -d 10 -x 'sleep 3; exec socat - TCP:$XMPP_SERVER:$XMPP_PORT' \
-		>"$tmp/crowd.out" 2>"$tmp/crowd.err"
+	(ulimit -n 64 && crowd_until fifty_are_in -v -n 50 -a 1000 -x 'sleep 3; exec socat - TCP:$XMPP_SERVER:$XMPP_PORT')
 	tells entered=50 && [ "$(sed -n 's/^lag_ms=//p' "$tmp/crowd.out")" -lt 2500 ] || { cat "$tmp/crowd.out"; return 1; }
 }
+
+fifty_are_in() { [ "$(bots_in_room)" -eq 50 ]; }
 
 few_descriptors() { ulimit -n 64 && exec "$@"; }
 
