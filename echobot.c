@@ -14,14 +14,13 @@
  * echobots would answer each other forever. */
 #define ECHO_ID "echo-"
 
-/* Errors, as bits of the int that bot->data points to. If one is set at the end, the exit status
- * is 1. */
+/* The errors that make the exit status 1. They are bits of the int that bot->data points to. */
 enum { NOT_PRINTED = 1, NOT_CONNECTED = 2 };
 
 /* True if this message should be echoed. An error must not be answered, since the answer could
  * cause another error. Messages of type groupchat and headline are not meant for us alone. An
  * unknown type counts as normal (RFC 6121 section 5.2.2). A delayed message was sent while we were
- * offline (XEP-0203). */
+ * offline (XEP-0203). The echo of a message from our own account would come back to us. */
 static int wants_echo(struct xmpp *x, const struct xml_elem *message, const struct xml_elem *body)
 {
 	const char *from = xml_get(message, "from"), *id = xml_get(message, "id");
@@ -33,6 +32,7 @@ static int wants_echo(struct xmpp *x, const struct xml_elem *message, const stru
 	       && (!id || strncmp(id, ECHO_ID, strlen(ECHO_ID)));
 }
 
+/* Prints three strings as one line. Some of them were written by other people. */
 static void print_line(struct xmpp *x, const char *a, const char *b, const char *c)
 {
 	xmpp_print(a, stdout);
@@ -90,7 +90,7 @@ static void report_end(struct xmpp *x, const char *reason)
 		fprintf(stderr, "echobot: %s\n", reason);
 	if (ms >= 0)
 		fprintf(stderr, "echobot: trying again in %ld.%ld s\n", ms / 1000, ms / 100 % 10);
-	*(int *)x->data &= ~NOT_CONNECTED; /* only the last connection matters */
+	*(int *)x->data &= ~NOT_CONNECTED; /* an earlier failure no longer counts */
 	*(int *)x->data |= reason ? NOT_CONNECTED : 0;
 }
 
@@ -117,7 +117,7 @@ static int usage(FILE *out)
 	return out == stdout ? 0 : 2;
 }
 
-/* Reads the options. Returns the exit status if the program must end, or otherwise -1. */
+/* Reads the options. Returns the exit status if the program must end, or -1 if it can go on. */
 static int read_options(int argc, char **argv, struct xmpp_options *o)
 {
 	char *end;

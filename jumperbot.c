@@ -42,9 +42,9 @@ enum {
 	MAX_PAUSE = 60000,    /* ms; the upper limit of `slow`, which makes a bot's pauses longer */
 	TICK = 1000000,       /* us from one report to the next */
 	MAX_LAG = 50,         /* ms; a greater lag makes round trips seem longer, so it is shown */
-	LOCKED = 3000,        /* ms; from this `slow` on, item-not-found counts as a refusal */
+	LOCKED = 3000,        /* ms; `slow` after two errors; see handle_error() */
 	SPARE = 24,           /* descriptors of a process that are not for bots or workers */
-	FIRST = 5,            /* bots that try to log in first; the others wait for a success */
+	FIRST = 5,            /* bots that log in first; the others wait until one succeeds */
 	MAX_PHRASES = 9,      /* the most that a bot says in a room before it leaves */
 	MAX_HOST = 255        /* bytes; the limit of the DNS (RFC 1035 section 2.3.4) */
 };
@@ -56,9 +56,9 @@ static const char *const phrases[] = {
 	"I am not a robot. Well, I am."
 };
 
-/* The number of requests to end. In the parent, these are SIGINT, SIGTERM, and the failure of a
- * worker; pass_on() sets the number back to 0. In a worker, these are SIGALRMs, from the parent or
- * because the time is up; see turn_until_end(). */
+/* The number of requests to end. In the parent, these are SIGINT, SIGTERM, the SIGALRM that follows
+ * them after GRACE, and the failure of a worker. pass_on() sets the number back to 0. In a worker,
+ * these are SIGALRMs, from the parent or because the time is up; see turn_until_end(). */
 static volatile sig_atomic_t interrupted;
 
 /* -------------------------------------------------------------- The counts */
@@ -80,7 +80,7 @@ static volatile sig_atomic_t interrupted;
  *     repeated    phrases that came back twice
  *
  * LOGGED_IN, IN_ROOM and the classes of round trips are not in the summary. The parent adds up the
- * counts before SUMS. Of each other count, it keeps the largest value.
+ * counts before SUMS. Of each count from SUMS on, it keeps the largest value.
  *
  * A report is the whole array, 456 bytes. POSIX guarantees that up to 512 bytes (PIPE_BUF) are
  * written to a pipe in one piece, so the parent always reads a whole report. */
@@ -119,8 +119,8 @@ static void raise_to(uint32_t *max, int64_t value)
 }
 
 /* Returns the end of class i, in us. Round trips are not stored, only counted, each in the first
- * class with a later end. Each doubling has four classes, so a percentile is at most 25% too
- * high. The last class begins at 14.7 s and has no end. */
+ * class that ends later. Each doubling of the time has four classes, so a percentile is at most 25%
+ * too high. The last class begins at 14.7 s and has no end. */
 static int64_t class_end(int i)
 {
 	return i < CLASSES - 1 ? (5 + i % 4) * (INT64_C(1) << i / 4) / 4 : INT64_MAX;
@@ -143,7 +143,7 @@ static uint32_t awaited(const uint32_t counts[COUNTS])
 }
 
 /* Returns the time in ms that this percentage of the round trips did not exceed, rounded up to the
- * end of a class, or nearly 0 if there are none. HEARD is the number of round trips. */
+ * end of a class. If there are none, returns nearly 0. HEARD is the number of round trips. */
 static double percentile(const long long sums[COUNTS], int percent)
 {
 	long long n = sums[TIMES];
@@ -208,7 +208,7 @@ struct crowd {
 	int64_t passed_at;      /* us; when a signal was last passed on; 0 for never */
 	int64_t shown_at;       /* us; when the monitor last showed a line */
 	long long sums[COUNTS]; /* the counts of all workers together */
-	long long recent[COUNTS]; /* the same, since shown_at */
+	long long recent[COUNTS]; /* the same, since shown_at; but LONGEST since the start */
 
 	/* the worker */
 	struct bot bot[FD_SETSIZE];
@@ -234,8 +234,8 @@ static void wake_after(struct bot *b, long ms)
 	xmpp_wake_after(b->x, ms);
 }
 
-/* Sets the timer for the next phrase: to `ms`, plus b->slow, plus a pause of 5 to 14 seconds, as
- * people make it, divided by -i. With -i 0, there is no such pause. */
+/* Sets the timer for the next phrase to the sum of `ms`, b->slow, and a random pause. The pause is
+ * 5 to 14 seconds, as people make it, divided by the factor of -i. With -i 0, there is no pause. */
 static void speak_after(struct bot *b, long ms)
 {
 	long more = 5000 + roll(b, 9001), factor = b->crowd->factor;
@@ -243,7 +243,7 @@ static void speak_after(struct bot *b, long ms)
 	wake_after(b, ms + b->slow + (factor ? more / factor : 0));
 }
 
-/* Records that a phrase was heard, bounced or unheard, as `count` says. */
+/* Counts a phrase as HEARD, BOUNCED or UNHEARD, and no longer awaits it. */
 static void settle(struct bot *b, struct phrase *p, enum count count)
 {
 	p->sent_at = 0;
@@ -503,10 +503,10 @@ static void heard(struct bot *b, struct phrase *p)
 		speak_after(b, 0);
 }
 
-/* Returns the phrase that a message repeats or rejects, or NULL. An id that begins with ID must be
- * that of the phrase, since the message may come from another run with the same accounts. Some
- * rooms drop or replace ids. Then this is the first awaited phrase with the same text, since rooms
- * keep the order. An error without a text matches any awaited phrase. */
+/* Returns the phrase that a message brings back or rejects, or NULL. If an id begins with ID, it
+ * must be that of the phrase, since the message may come from another run with the same accounts.
+ * But some rooms drop or replace ids. In that case, returns the first awaited phrase with the same
+ * text, since rooms keep the order. An error without a body matches any awaited phrase. */
 static struct phrase *find_phrase(struct bot *b, const char *id, const struct xml_elem *body)
 {
 	int ours = id && !strncmp(id, ID, strlen(ID));
@@ -564,7 +564,7 @@ static void on_ready(struct xmpp *x)
 	jump(b);
 }
 
-/* Reserves a time for a login, so that all workers together make at most -a logins in a second.
+/* Reserves a time for a login, so that all workers together make at most -a logins per second.
  * Returns the number of ms until then. */
 static long next_slot(struct crowd *c)
 {
@@ -595,14 +595,15 @@ static void on_close(struct xmpp *x, const char *reason)
 		if (c->got_in)
 			fprintf(stderr, "%s: %s\n", b->user, reason);
 		else if ((int)c->counts[REFUSED] == c->made)
-			fprintf(stderr, "jumperbot: %s; %d of %d tried%s\n", reason, c->made, c->made,
+			fprintf(stderr, "jumperbot: %s; %d of %d tried%s\n",
+			        reason, c->made, c->made,
 			        strncmp(reason, "login refused", 13) ? "" : ": check the password");
 	}
 }
 
 /* -------------------------------------------------------------- The worker */
 
-/* Counts a request to end. The second one comes after GRACE if no other does. */
+/* Counts a request to end. If no second request comes within GRACE, SIGALRM is the second one. */
 static void on_signal(int number)
 {
 	(void)number;
@@ -680,7 +681,7 @@ static int run_worker(struct crowd *c, const struct worker *w)
 	int left = c->seconds - (int)((now_us() - c->start) / TICK), i, failed;
 
 	signal(SIGINT, SIG_IGN);  /* Ctrl-C sends this to all processes; the parent passes it on */
-	signal(SIGTERM, SIG_IGN); /* so may timeout(1) with this signal */
+	signal(SIGTERM, SIG_IGN); /* timeout(1) may send this to all, too */
 	signal(SIGPIPE, SIG_IGN); /* see report() */
 	fcntl(w->pipe, F_SETFL, O_NONBLOCK);
 	fcntl(w->pipe, F_SETFD, FD_CLOEXEC); /* a tunnel must not inherit it and keep it open */
@@ -795,8 +796,8 @@ static int divide(struct crowd *c)
 
 /* Handles the end of a worker, which has closed its pipe. `counts` are those of its last report. If
  * the worker was killed or has failed, its bots did not log out, so these counts still contain bots
- * in rooms and awaited phrases. This function corrects them. A worker that has failed ends the
- * others, too; one that was killed does not. */
+ * in rooms and awaited phrases. This function corrects them. If a worker has failed, the others
+ * are told to end, too. If it was killed, they go on. */
 static void end_worker(struct crowd *c, struct worker *w, uint32_t counts[COUNTS])
 {
 	int status = 0;
@@ -841,7 +842,7 @@ static void receive(struct crowd *c, struct worker *w)
 	memcpy(w->counts, counts, sizeof counts);
 }
 
-/* Tells the workers to end. A signal within a second of the last one is ignored, because timeout(1),
+/* Tells the workers to end. A signal within a second of the last one is ignored, since timeout(1),
  * for example, sends each signal twice: to the process and to its group. */
 static void pass_on(struct crowd *c)
 {
@@ -857,8 +858,8 @@ static void pass_on(struct crowd *c)
 }
 
 /* Waits for reports, and reads them. They come every second, so a signal that arrives just before
- * poll() is noticed soon. The timeout is longer than that: if poll() returned just before the
- * reports came, show() would print a second without phrases. */
+ * poll() is noticed soon. The timeout is longer than a second. Otherwise poll() could return
+ * just before the reports come, and show() would print a second without phrases. */
 static void watch(struct crowd *c)
 {
 	struct pollfd pipes[FD_SETSIZE];
@@ -955,7 +956,7 @@ static int read_number(const char *text, long min, long max, int *to)
 	return 0;
 }
 
-/* Reads the options. Returns the exit status if the program must end, or otherwise -1. */
+/* Reads the options. Returns the exit status if the program must end, or -1 if it can go on. */
 static int read_options(int argc, char **argv, struct crowd *c)
 {
 	int option, failed = 0;

@@ -54,7 +54,7 @@ enum {
 #define XML_NS    "http://www.w3.org/XML/1998/namespace"
 #define XMLNS_NS  "http://www.w3.org/2000/xmlns/"
 
-/* A stream error condition (RFC 6120 section 4.9.3), and messages for the user. */
+/* A stream error condition (RFC 6120 section 4.9.3), and two messages for the user. */
 #define MALFORMED  "not-well-formed"
 #define RESTRICTED "comment, DTD or processing instruction"
 #define STRAY_TEXT "text outside of a stanza"
@@ -125,7 +125,7 @@ static void fail(struct xmlstream *xs, const char *p, const char *condition, con
 /* ----------------------------------------------------------------- Buffers */
 
 /* When the buffer is full, moves the contents to the start and reallocates the buffer. The new
- * size is more than twice that of the contents. So this rarely happens, and on average each byte
+ * size is more than twice that of the contents. So this happens rarely, and on average each byte
  * is moved only a few times. */
 int buffer_append(struct buffer *b, const void *bytes, size_t n)
 {
@@ -192,9 +192,9 @@ int xml_char(const char *s, size_t n)
 }
 
 /* Plain ASCII, the common case, is checked eight bytes at a time. The high bit of a byte is set in
- * `w` if the byte is not ASCII, and in `w - space` if it is less than a space. Then the subtraction
- * borrows from the next byte, but the check has failed anyway. After a failed check, one character
- * is checked on its own. */
+ * `w` if the byte is not ASCII, and in `w - space` if it is less than a space. In this second case
+ * the subtraction borrows from the next byte, but the check has failed anyway. After a failed
+ * check, one character is checked on its own. */
 size_t longest_valid(const char *s, size_t n)
 {
 	const uint64_t ones = UINT64_C(0x0101010101010101), space = ones * ' ', high = ones * 0x80;
@@ -250,7 +250,7 @@ static const char *const references[] = {
 	"?\xEF\xBF\xBD"
 };
 
-/* Returns the first character of the kind `what` at p or after it. */
+/* Returns the position of the first character of the kind `what`, at p or after it. */
 static char *find(char *p, int what)
 {
 	while (!is(*p, what))
@@ -258,7 +258,7 @@ static char *find(char *p, int what)
 	return p;
 }
 
-/* Returns the position of the next character that is not white space. */
+/* Returns the position of the first character that is not white space, at p or after it. */
 static char *past_space(char *p)
 {
 	while (is(*p, SPACE))
@@ -268,7 +268,8 @@ static char *past_space(char *p)
 
 /* Returns the length of the non-ASCII character at p if it may occur in a name (`what` is NAME) or
  * begin one (START). Otherwise returns 0. The ranges are those of XML 1.0, fifth edition, section
- * 2.3. edges[] lists alternately the first character of a range and the first one after it. */
+ * 2.3. edges[] lists alternately the first character of a range and the first one after it, so a
+ * character in a range has an odd number of edges up to it. */
 static int foreign_name(const char *p, int what)
 {
 	static const uint32_t edges[] = {
@@ -299,8 +300,8 @@ static void consume(struct xmlstream *xs, size_t n)
 }
 
 /* Reads the attribute `name` of the XML declaration and moves *at past it. Stores at most 15 bytes
- * of the value; those that are allowed are shorter. Returns 0 if the attribute is not at *at,
- * otherwise 1. */
+ * of the value; those that are allowed are shorter. Returns 1, or 0 if the attribute is not at
+ * *at. */
 static int declared(char **at, const char *name, char value[16])
 {
 	char *start = past_space(*at), *equals, *quote, *end;
@@ -350,7 +351,8 @@ static int ends_open_element(const struct xmlstream *xs, const char *end)
 	return past_space(p) == end && (is(*name, SPACE | IN_TAG) || *name == '/');
 }
 
-/* Handles the > at p, which ends a tag and may also end the unit. */
+/* Handles the > at p, which ends a tag and may also end the unit. An element like <a/> leaves the
+ * depth as it is. */
 static void finish_tag(struct xmlstream *xs, const char *p)
 {
 	xs->place = TEXT;
@@ -399,7 +401,7 @@ static void step(struct xmlstream *xs, const char *p)
 {
 	switch (xs->place) {
 	case TEXT:
-		if (*p != '<' || (xs->depth == 0 && xs->header))
+		if (*p != '<' || (xs->depth == 0 && xs->header)) /* nothing may follow the stream */
 			fail(xs, p, xs->depth > 0 ? "bad-format" : MALFORMED, STRAY_TEXT);
 		xs->tag = (uint32_t)(p - unit(xs));
 		xs->place = MARKUP;
@@ -426,7 +428,7 @@ static void step(struct xmlstream *xs, const char *p)
 		if (p == unit(xs) + 5)
 			xs->place = TAG;
 		break;
-	case CDATA_START:
+	case CDATA_START: /* the parser checks the rest of <![CDATA[ */
 		if (*p != '[')
 			fail(xs, p, "restricted-xml", RESTRICTED);
 		xs->place = CDATA;
@@ -438,7 +440,8 @@ static void step(struct xmlstream *xs, const char *p)
 	}
 }
 
-/* Returns the position of the next character that has a meaning in this place, or `end`. */
+/* Returns the position of the next character that has a meaning in this place, or `end`. In MARKUP,
+ * DECLARATION and CDATA_START, every character has one. */
 static char *seek(const struct xmlstream *xs, char *p, char *end)
 {
 	static const char ending[] = {[TEXT] = '<', [QUOT] = '"', [APOS] = '\'', [CDATA] = '>'};
@@ -469,8 +472,8 @@ static void scan(struct xmlstream *xs, size_t limit)
 	xs->scanned = (size_t)(p - unit(xs));
 }
 
-/* Handles a unit that exceeds the limit, which is at p. A stanza is skipped. The stream header and
- * the end tag of the stream cannot be skipped, so this is an error. */
+/* Handles a unit that is longer than the limit, which is at p. A stanza is skipped. The stream
+ * header and the end tag of the stream cannot be skipped, so for them this is an error. */
 static void exceed(struct xmlstream *xs, const char *p)
 {
 	if (xs->header && (xs->depth > 1 || xs->depth_change > 0))
@@ -596,7 +599,7 @@ static const char *lookup(struct parser *ps, const char *qname, const char *loca
 /* Adds a namespace declaration, stored as an attribute whose name is the prefix, to those in
  * scope in the open element. Namespaces in XML 1.0, section 3, forbids xmlns:p='', declaring the
  * prefix xmlns, binding xml to another URI, and binding another prefix to the URI of xml or
- * xmlns. The list is limited in length because every name is looked up in it. */
+ * xmlns. The length of the list is limited, because every name is looked up in it. */
 static void add_binding(struct parser *ps, struct xml_attr *b, const char *p)
 {
 	const struct xml_attr *other;
@@ -677,9 +680,9 @@ static char *dereference(struct parser *ps, char *p, char **to)
 /* Decodes text or a value in place. The result is never longer than the original.
  *
  * If `ending` is <, decodes text and CDATA sections up to the next tag. A line break becomes \n
- * (XML 1.0 section 2.11). Otherwise `ending` is a quote. Decodes a value up to it; a line break or
- * a tab becomes a space (section 3.3.3). Returns the position of `ending`. If nothing became
- * shorter, the NUL that ends the result has replaced it. */
+ * (XML 1.0 section 2.11). If `ending` is a quote, decodes a value up to this quote. A line break or
+ * a tab becomes a space (section 3.3.3). A NUL ends the result, and takes the place of `ending` if
+ * nothing became shorter. Returns the position of `ending`. */
 static char *decode(struct parser *ps, char *p, char ending)
 {
 	int special = ending == '<' ? IN_TEXT : IN_VALUE;
@@ -705,7 +708,7 @@ static char *decode(struct parser *ps, char *p, char ending)
 			p = dereference(ps, p, &to);
 		} else if (*p == '<' || (special == IN_TEXT && !strncmp(p, "]]>", 3))) {
 			p = parse_error(ps, p, MALFORMED, "< or ]]> where it is not allowed");
-		} else {
+		} else { /* white space, or a character that is not special here */
 			c = *p;
 			p += c == '\r' && p[1] == '\n' ? 2 : 1;
 			*to++ = is(c, SPACE) ? blank : c;
@@ -952,8 +955,9 @@ struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const cha
 
 /* ----------------------------------------------------------------- XML out */
 
-/* Appends a string. Replaces each character in `special` with its reference, and each byte that
- * is not part of a legal character with U+FFFD. */
+/* Appends a string. Replaces each character in `special` with its reference, and each byte that is
+ * not part of a legal character with U+FFFD. After such a byte, the next special character is where
+ * it was, so there is no need to search again. */
 static void append_escaped(struct buffer *b, const char *s, const char *special)
 {
 	size_t n, plain = strcspn(s, special); /* bytes up to the next special character */
@@ -1017,7 +1021,8 @@ int buffer_format(struct buffer *b, const char *format, ...)
 	return failed;
 }
 
-/* Returns "xml:" for the namespace of xml, to which no other prefix can be bound, otherwise "". */
+/* Returns "xml:" for the namespace of xml, to which no other prefix can be bound, or "" for any
+ * other namespace. */
 static const char *prefix_of(const char *ns)
 {
 	return strcmp(ns, XML_NS) ? "" : "xml:";

@@ -98,15 +98,15 @@ enum {
 	FIRST_RETRY = 1000,      /* ms; the longest pause after the first loss */
 	LAST_RETRY = 60000,      /* ms; the longest pause after many losses */
 	REFUSED_RETRY = 300000,  /* ms; the longest pause after many errors that would recur */
-	HEALTHY = 60000,         /* ms; if READY lasts as long, the next loss counts as the first */
+	HEALTHY = 60000,         /* ms; if READY lasts this long, the next loss is a first one */
 	REASON_SIZE = 512,       /* bytes of the reason that on_close is given */
 	MAX_SHOWN = 300,         /* bytes that the trace shows of invalid input */
 	MAX_OUTPUT = 4 << 20,    /* bytes queued for a server that does not read */
-	MAX_SENT = 250000,       /* bytes queued in one call; many servers refuse over 256 KiB */
+	MAX_SENT = 250000,       /* bytes queued in one call; many servers refuse 256 KiB or more */
 	READ_SIZE = 64 * 1024,   /* bytes read at once */
 	NONCE = 24,              /* base64 digits of our nonce */
 	MIN_ROUNDS = 4096,       /* of PBKDF2; fewer would make it easy to guess the password */
-	MAX_ROUNDS = 1000000     /* of PBKDF2; they take 0.4 s, and all connections must wait */
+	MAX_ROUNDS = 1000000     /* of PBKDF2; a million take 0.4 s, and all connections wait */
 };
 
 /* The states are in the order of a login, since the code compares them, as in state > CONNECTING.
@@ -163,7 +163,7 @@ struct conn {
 	int wants_session;      /* the server insists on a session */
 	struct buffer out;      /* bytes that have not been sent yet */
 	struct xmlstream *xs;
-	int (*begin_login)(struct conn *); /* with the mechanism that was chosen */
+	int (*begin_login)(struct conn *); /* logs in with the chosen mechanism */
 	struct buffer sasl;     /* the SASL messages so far, joined by commas, for the proof */
 	struct buffer final;    /* the final SCRAM message to expect from the server, in base64; */
 	                        /* empty with PLAIN, and when it has arrived */
@@ -245,10 +245,10 @@ void xmpp_print(const char *s, FILE *out)
 	}
 }
 
-/* Prints n bytes of XML on one line, after C: or S: (`who`) as in the RFCs. Prints only the first
- * tag if our password may follow: of <auth/> with PLAIN (c->final is then empty), and of everything
- * from the request for an account until the account exists, since the server may repeat the
- * password (XEP-0077 section 3.1.1). */
+/* Prints n bytes of XML on one line, after C: or S: (`who`), as in the RFCs. If our password may
+ * follow the first tag, prints only this tag. With PLAIN (c->final is then empty), the password is
+ * in <auth/>. With options.create, it is in our request for an account, and the server may repeat
+ * it until the account exists (XEP-0077 section 3.1.1). */
 static void trace(const struct conn *c, char who, const char *p, size_t n)
 {
 	int plain = who == 'C' && c->state == WAIT_SUCCESS && !c->final.bytes;
@@ -364,8 +364,8 @@ static void answer_request(struct conn *c, struct request **link, const struct x
 }
 
 /* Kills the tunnel's process group, and the command itself in case it has left the group. Bytes
- * that it has not sent yet are lost. If both streams have been closed, there are none. After an
- * error, these may be our last bytes. */
+ * that the command has not sent yet are lost. If both streams have been closed, there are none.
+ * After an error, our end tag may be among them. */
 static void end_tunnel(struct conn *c)
 {
 	if (c->tunnel == 0)
@@ -433,9 +433,9 @@ static void tidy(char *reason)
 
 /* Ends a connection. `format` gives the reason; it is NULL if the bot closed the connection. In
  * CLOSING, the bot has closed it already, so errors are not reported. If the error would recur
- * (`recurs`), the bot does not reconnect, unless a login has succeeded before. Then the error may
- * be temporary, so the bot reconnects, though the pauses may become longer. Always returns -1, so
- * that a caller can return the result of this function. */
+ * (`recurs`), the bot does not reconnect, unless a login has succeeded before. In that case the
+ * error may be temporary, so the bot reconnects, though the pauses may become longer. Always
+ * returns -1, so that a caller can return the result of this function. */
 static int end(struct conn *c, int recurs, const char *format, ...)
 {
 	char reason[REASON_SIZE];
@@ -516,8 +516,9 @@ static int open_stream(struct conn *c, enum state next)
 }
 
 /* Replaces `fd` with c->fd, a non-blocking, close-on-exec duplicate that select() can watch. Its
- * number is 3 or higher. If the program was started with its standard output closed, `fd` may be 1,
- * and what the program prints would go into the stream. Returns 0, or -1 and sets errno. */
+ * number is 3 or higher. Otherwise, if the program was started with its standard output closed, it
+ * could be 1, and what the program prints would go into the stream. Returns 0, or -1 and sets
+ * errno. */
 static int prepare(struct conn *c, int fd)
 {
 	if (fd < 0)
@@ -552,7 +553,7 @@ static int is_loopback(const struct addrinfo *a)
 }
 
 /* Starts to connect to the next address. Skips addresses that fail at once. If there is none left,
- * ends the connection. `error` says why the last address has failed; at first it is 0. */
+ * ends the connection. `error` says why the previous address has failed; at first it is 0. */
 static int connect_next(struct conn *c, int error)
 {
 	int failed = 1;
@@ -575,7 +576,7 @@ static int connect_next(struct conn *c, int error)
 	return 0;
 }
 
-/* Called when the socket has become writable. Then it is connected, or the attempt has failed. */
+/* Handles a socket that has become writable. It is connected now, or the attempt has failed. */
 static int connected(struct conn *c)
 {
 	int error = 0;
@@ -611,7 +612,7 @@ static void run_tunnel(const struct conn *c, int io)
 }
 
 /* Starts a command that carries our stream, as ssh's ProxyCommand does. Its standard input and
- * output are one end of a socket pair; our connection is the other. The command gets a process
+ * output are one end of a socket pair. The other end is our connection. The command gets a process
  * group of its own. Otherwise Ctrl-C would end it while we still need it to close the stream. */
 static int open_tunnel(struct conn *c)
 {
@@ -683,7 +684,8 @@ const char *xmpp_error_condition(const struct xml_elem *stanza)
 	return condition_of(xml_child(stanza, "error", NULL), NS_STANZAS);
 }
 
-/* Ends a connection because of an error that the server has sent. Always returns -1. */
+/* Ends a connection because of an error that the server has sent. If the error has no text, end()
+ * removes the space before it. Always returns -1. */
 static int refused(struct conn *c, int recurs, const char *what, const struct xml_elem *error,
                    const char *ns)
 {
@@ -799,7 +801,7 @@ static int begin_scram(struct conn *c)
 
 /* True if the server offers the mechanism `name`:
  * S: <mechanism>SCRAM-SHA-1</mechanism>
- * White space around it does not matter. */
+ * White space around the name does not matter. */
 static int offers(const struct xml_elem *mechanisms, const char *name)
 {
 	static const char space[] = " \t\r\n";
@@ -838,8 +840,9 @@ static int choose_mechanism(struct conn *c, const struct xml_elem *e)
 }
 
 /* Reads the server's first message, r=nonces,s=salt,i=rounds, and hashes the password with this
- * salt. Returns NULL, or an error message. Neither a nonce nor base64 contains a comma, so each ,
- * begins the next value. */
+ * salt. "nonces" stands for our nonce, which is at the end of our first message, and the server's.
+ * Neither a nonce nor base64 contains a comma, so each comma ends a value. pbkdf2() needs a
+ * four-byte 1 after the salt. Returns NULL, or an error message. */
 static const char *read_challenge(struct conn *c, const char *message, uint8_t salted[20])
 {
 	const char *ours = c->sasl.bytes + c->sasl.end - NONCE;
@@ -865,8 +868,8 @@ static const char *read_challenge(struct conn *c, const char *message, uint8_t s
 }
 
 /* Computes the proof that we know the password, and the signature by which the server must prove
- * that it does. Both depend on the n bytes at `messages`. The names are those of RFC 5802 section
- * 3. */
+ * that it knows it, too. Both depend on the n bytes at `messages`. The names are those of RFC 5802
+ * section 3. */
 static void scram_prove(const uint8_t salted[20], const char *messages, size_t n,
                         uint8_t proof[20], uint8_t signature[20])
 {
@@ -951,8 +954,8 @@ static int take_success(struct conn *c, const struct xml_elem *e)
 }
 
 /* S: <failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/></failure>
- * We do not try a weaker mechanism then, since an attacker could cause the failure to make us send
- * the password. */
+ * We do not try a weaker mechanism after this. Otherwise an attacker could cause the failure, and
+ * thus make us send the password. */
 static int login_refused(struct conn *c, const struct xml_elem *e)
 {
 	int recurs = !xml_child(e, "temporary-auth-failure", NS_SASL);
@@ -963,7 +966,8 @@ static int login_refused(struct conn *c, const struct xml_elem *e)
 /* --------------------------------------------------------------------- Iqs */
 
 /* Returns the format of an iq. Its arguments are the type, the id, `to` and the content. A NULL
- * `to` means our own account, for which the server answers. The first %r then adds nothing. */
+ * `to` means our own account, for which the server answers. The first %r then stands for this NULL,
+ * and adds nothing. */
 static const char *iq_format(const char *to)
 {
 	return to ? "<iq type='%s' id='%s' to='%s'>%r</iq>" : "<iq type='%s' id='%s'>%r%r</iq>";
@@ -993,8 +997,8 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 /* True if `e` answers the iq with this id that we sent to `to`. Anybody may send us an iq with any
  * id, so the answer must come from the entity that was asked (RFC 6120 section 8.1.2.1). An iq
  * without `to`, or an answer without `from`, concerns our own account. The server answers for the
- * account, sometimes in its own name. So the other address, if there is one, must be the account's
- * or the server's. Before a resource is bound, only the server can send us anything. */
+ * account, sometimes in its own name. So if only one of the two has an address, it must be the
+ * account's or the server's. Before a resource is bound, only the server can send us anything. */
 static int is_answer(const struct conn *c, const struct xml_elem *e, const char *id, const char *to)
 {
 	const char *from = xml_get(e, "from"), *other = to ? to : from;
@@ -1318,7 +1322,7 @@ static void ping(struct conn *c)
 	say(c, "<iq type='get' id='ping' to='%s'><ping xmlns='urn:xmpp:ping'/></iq>", c->o.host);
 }
 
-/* Called when the timer of the state, `due`, expires. */
+/* Does what the state requires when its timer, `due`, has expired. */
 static void time_is_up(struct conn *c)
 {
 	if (c->state == WAITING)
@@ -1356,8 +1360,8 @@ static int64_t earlier(int64_t a, int64_t b)
 }
 
 /* Sends what has been queued since the last turn, in one piece if possible. If the server has
- * closed the connection, discards the output, but leaves it to recv() to report the end. The
- * server's last bytes, still to be read, may be a stream error that says why it closed. */
+ * closed the connection, discards the output, but leaves it to recv() to report the end. There may
+ * still be bytes to read, such as a stream error that says why the server closed it. */
 static void before_select(struct conn *c)
 {
 	if (!flush(c))
@@ -1594,8 +1598,8 @@ static void sha1_block(uint32_t h[5], const uint8_t p[64])
 }
 
 /* Hashes the last n bytes of a text, and the padding: a 1 bit, zeros, and the length of the text in
- * bits. `start` is the hash of the bytes before them, without padding. There are `before` of these,
- * a multiple of 64. If there are none, `start` is sha1_start. */
+ * bits. `before` is the number of bytes before them, a multiple of 64. These have already been
+ * hashed, without padding, and the result is `start`. If there are none, `start` is sha1_start. */
 static void sha1_rest(const uint32_t start[5], size_t before, const void *data, size_t n,
                       uint8_t digest[20])
 {
@@ -1626,9 +1630,9 @@ static void sha1(const void *data, size_t n, uint8_t digest[20])
 	sha1_rest(sha1_start, 0, data, n, digest);
 }
 
-/* Hashes a key of n bytes, filled up with zeros to a block, each byte xored with `pad`. HMAC-SHA-1
- * (RFC 2104) continues two such hashes: an inner one with the data, and an outer one with the
- * result of the inner one. */
+/* Hashes a key of n bytes, filled up with zeros to a block, each byte xored with `pad`. If the key
+ * is longer than a block, its own hash takes its place. HMAC-SHA-1 (RFC 2104) continues two such
+ * hashes: an inner one with the data, and an outer one with the result of the inner one. */
 static void hash_key(const void *key, size_t n, uint8_t pad, uint32_t h[5])
 {
 	uint8_t block[64] = {0};
@@ -1655,8 +1659,8 @@ static void hmac(const void *key, size_t key_n, const void *data, size_t n, uint
 }
 
 /* Computes the first block of PBKDF2 (RFC 8018), which RFC 5802 calls Hi(). The salt must end with
- * the number of the block: 0, 0, 0, 1. Each round computes the HMAC of the result of the round
- * before. The key of the HMAC is always the password, so its hashes are computed before the loop.
+ * the number of the block: 0, 0, 0, 1. Each round computes the HMAC of the previous round's
+ * result. The key of the HMAC is always the password, so its hashes are computed before the loop.
  * PBKDF2 is slow on purpose: an attacker who has the server's password file needs this time for
  * every guess. */
 static void pbkdf2(const char *password, const void *salt, size_t n, long rounds, uint8_t key[20])

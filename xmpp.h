@@ -96,21 +96,22 @@ struct xmpp *xmpp_new(const struct xmpp_options *options);
  * descriptors. */
 int xmpp_run(struct xmpp **conns, size_t n);
 
-/* Runs one turn of that loop, for a program that has more to do: waits at most ms (without limit
- * if negative) until something happens, and calls the handlers. Returns how many connections had
- * not ended for good when the wait began; if there were none, it does not wait. Returns -1 and sets
- * errno on failure. */
+/* Runs one turn of that loop, for a program that has more to do. Waits at most ms (without limit if
+ * negative) until something happens, and then calls the handlers. Returns the number of connections
+ * that had not ended for good when the wait began. If there are none, returns 0 without waiting.
+ * Returns -1 and sets errno on failure. */
 long xmpp_turn(struct xmpp **conns, size_t n, long ms);
 
 /* Makes the loop call xmpp_close() for all connections before it waits again. This stays in effect
- * until xmpp_turn() returns 0. A signal handler may call xmpp_stop(). */
+ * until xmpp_turn() returns 0. */
 void xmpp_stop(void);
 
 /* Closes the stream (RFC 6120 section 4.4) and does not reconnect. on_close is called when the
  * server has closed its stream as well, or after one second. Until then, stanzas that arrive are
  * dropped, and nothing is called except callbacks of requests, with NULL. If no stream is open or
- * the queue is full, on_close is called before this function returns. If on_close itself calls this
- * function, the only effect is that the bot does not reconnect. */
+ * the queue is full, on_close is called before this function returns. A connection that has ended
+ * for good does not change. If on_close itself calls this function, the only effect is that the bot
+ * does not reconnect. */
 void xmpp_close(struct xmpp *x);
 
 /* Ends a connection at once and frees it. Calls the callbacks of pending requests with NULL, but
@@ -161,13 +162,13 @@ int xmpp_send(struct xmpp *x, const char *format, ...);
  * A NULL `type` means "normal". Returns what xmpp_send() returns. */
 int xmpp_message(struct xmpp *x, const char *to, const char *type, const char *body);
 
-/* Sends an iq of type get or set with an id of its own (RFC 6120 section 8.2.3). A NULL `to` means
+/* Sends an iq of type get or set with a unique id (RFC 6120 section 8.2.3). A NULL `to` means
  * the bot's own account. `payload` is raw XML. Returns what xmpp_send() returns.
  *
  * If the result is 0, `callback`, which may be NULL, will be called exactly once. `answer` is the
  * iq of type result or error from the entity that was asked. It is NULL if no answer comes within
- * 30 seconds, or if the connection ends. In that case the call comes before that of on_close. The
- * rules for handlers also apply to a callback. If the result is -1, `callback` is not called. */
+ * 30 seconds, or if the connection ends. When it ends, the callbacks are called before on_close.
+ * The rules for handlers also apply to callbacks. If the result is -1, `callback` is not called. */
 typedef void xmpp_answer(struct xmpp *, const struct xml_elem *answer, void *data);
 int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *payload,
                  xmpp_answer *callback, void *data);
@@ -176,9 +177,9 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
  * 8.3.3), or "no condition given". The string is valid as long as the stanza. */
 const char *xmpp_error_condition(const struct xml_elem *stanza);
 
-/* Prints a text that somebody else has written. Spaces replace the control characters, which could
- * fake a line of the output or send commands to the terminal. Line separators and characters that
- * change the direction of text count as control characters. */
+/* Prints a text that somebody else has written. Replaces control characters with spaces, since they
+ * could fake a line of the output or send commands to the terminal. Line separators and characters
+ * that change the direction of text count as control characters. */
 void xmpp_print(const char *s, FILE *out);
 
 /* ------------------------------------------------------------------- Rooms */
@@ -269,9 +270,9 @@ enum xml_event {
  * (including namespace declarations), and 128 namespace declarations in scope.
  *
  * A stanza is skipped if it exceeds a limit, or if it is well-formed but violates Namespaces in
- * XML: by an undeclared prefix, an illegal declaration, two attributes with the same name in
- * the same namespace, or a misplaced colon. The stream continues after the stanza. In a stream
- * header each of these violations is an error.
+ * XML. The violations are an undeclared prefix, an illegal declaration, two attributes with the
+ * same name in the same namespace, and a misplaced colon. The stream continues after the stanza.
+ * In a stream header, a violation or an exceeded limit is an error.
  *
  * Input that is not well-formed is an error, which is reported at the end of the stanza or earlier.
  * In a stanza that is skipped, some errors are not found. From the point where a stanza is too long
