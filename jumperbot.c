@@ -283,7 +283,7 @@ static void jump(struct bot *b)
 	snprintf(b->room, sizeof b->room, "bot_room_%d@%s%s", b->room_number,
 	         c->service ? "" : "conference.", c->service ? c->service : c->options.host);
 	if (interrupted)
-		return;
+		return; /* at the end, the bot stays outside */
 	b->place = ENTERING;
 	xmpp_join(b->x, b->room, b->user);
 	wake_after(b, JOIN_TIMEOUT);
@@ -874,8 +874,9 @@ static void watch(struct crowd *c)
 			receive(c, c->workers + i);
 }
 
-/* Starts the next worker. The worker writes into the pipe and the parent reads from it, so each
- * closes the other end. Returns 1 in the worker, and 0 in the parent, even if there is an error. */
+/* Starts the next worker. The worker writes into ends[1] of the pipe, and the parent reads from
+ * ends[0], so each closes the other end. Returns 1 in the worker, and 0 in the parent, even if
+ * there is an error. */
 static int start_worker(struct crowd *c)
 {
 	int ends[2], i = c->started;

@@ -218,9 +218,10 @@ size_t longest_valid(const char *s, size_t n)
 }
 
 /* The kinds of ASCII characters. NAME characters may occur in a name, and START characters may
- * begin one. The IN_... characters have a special meaning in tags (for the scanner), and in
- * values, text and CDATA sections (for the parser). NUL is of every IN_... kind, so each search
- * stops at the NUL that ends every buffer. For characters beyond ASCII see foreign_name(). */
+ * begin one. Letters are L, which means both. The IN_... characters have a special meaning in tags
+ * (for the scanner), and in values, text and CDATA sections (for the parser). NUL is of every
+ * IN_... kind, so each search stops at the NUL that ends every buffer. For characters beyond ASCII
+ * see foreign_name(). */
 enum {
 	SPACE = 1, NAME = 2, START = 4, IN_TAG = 8, IN_VALUE = 16, IN_TEXT = 32, IN_CDATA = 64,
 	QUOTE = IN_TAG | IN_VALUE, L = NAME | START
@@ -299,9 +300,8 @@ static void consume(struct xmlstream *xs, size_t n)
 	buffer_consume(&xs->in, n);
 }
 
-/* Reads the attribute `name` of the XML declaration and moves *at past it. Stores at most 15 bytes
- * of the value; those that are allowed are shorter. Returns 1, or 0 if the attribute is not at
- * *at. */
+/* Reads the attribute `name` of the XML declaration and moves *at past it. Stores the first 15
+ * bytes of the value. Returns 1, or 0 if the attribute is not at *at. */
 static int declared(char **at, const char *name, char value[16])
 {
 	char *start = past_space(*at), *equals, *quote, *end;
@@ -372,7 +372,7 @@ static void finish_tag(struct xmlstream *xs, const char *p)
 	xs->elems += xs->depth_change >= 0;
 	xs->depth += (size_t)xs->depth_change;
 	if (xs->depth > 1)
-		return;
+		return; /* the stanza goes on */
 	xs->event = xs->depth == 0 ? XML_CLOSE : XML_STANZA;
 	if (!xs->header)
 		xs->event = XML_OPEN;

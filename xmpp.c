@@ -221,7 +221,7 @@ static int random_bytes(void *to, size_t n)
 static size_t control_length(const char *s)
 {
 	const unsigned char *u = (const unsigned char *)s;
-	int two = u[0] > 0 ? u[0] << 8 | u[1] : 0;
+	int two = u[0] > 0 ? u[0] << 8 | u[1] : 0; /* the first two bytes, as a number */
 
 	if (u[0] < ' ' || u[0] == 0x7F)
 		return u[0] > 0;
@@ -728,7 +728,7 @@ static int create_account(struct conn *c)
 }
 
 /* Ends the connection because the server has not granted our request. An error of type wait is
- * temporary (RFC 6120 section 8.3.2). */
+ * temporary (RFC 6120 section 8.3.2). An answer without <error/> may be temporary, too. */
 static int request_refused(struct conn *c, const struct xml_elem *e, const char *what)
 {
 	const struct xml_elem *error = xml_child(e, "error", NULL);
