@@ -203,7 +203,7 @@ struct crowd {
 	/* the parent, except that a worker uses its own element of workers[] */
 	struct worker workers[FD_SETSIZE];
 	int worker_count;
-	int started, running;   /* numbers of workers: started so far, and not yet ended */
+	int started;            /* number of workers so far, with those that have ended */
 	int failed;             /* a worker has failed, was killed, or could not be started */
 	int64_t passed_at;      /* us; when a signal was last passed on; 0 for never */
 	int64_t shown_at;       /* us; when the monitor last showed a line */
@@ -540,7 +540,7 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 		return;
 	p = find_phrase(b, xml_get(message, "id"), body);
 	if (p && !p->sent_at)
-		b->crowd->counts[REPEATED]++;
+		b->crowd->counts[REPEATED] += groupchat;
 	else if (p && groupchat)
 		heard(b, p);
 	else if (p) {
@@ -805,7 +805,6 @@ static void end_worker(struct crowd *c, struct worker *w, uint32_t counts[COUNTS
 	waitpid(w->pid, &status, 0);
 	close(w->pipe);
 	w->pipe = -1;
-	c->running--;
 	counts[UNHEARD] += awaited(counts);
 	counts[LOGGED_IN] = counts[IN_ROOM] = 0;
 	if (status)
@@ -857,21 +856,25 @@ static void pass_on(struct crowd *c)
 			kill(c->workers[i].pid, SIGALRM);
 }
 
-/* Waits for reports, and reads them. They come every second, so a signal that arrives just before
- * poll() is noticed soon. The timeout is longer than a second. Otherwise poll() could return
- * just before the reports come, and show() would print a second without phrases. */
-static void watch(struct crowd *c)
+/* Waits for reports, and reads them. Returns how many workers were running before. The reports
+ * come every second, so a signal that arrives just before poll() is noticed soon. The timeout is
+ * longer than a second. Otherwise poll() could return just before the reports come, and show()
+ * would print a second without phrases. */
+static int watch(struct crowd *c)
 {
 	struct pollfd pipes[FD_SETSIZE];
-	int i;
+	int i, running = 0;
 
-	for (i = 0; i < c->started; i++) /* poll() ignores the -1 of workers that have ended */
+	for (i = 0; i < c->started; i++) { /* poll() ignores the -1 of workers that have ended */
 		pipes[i] = (struct pollfd){.fd = c->workers[i].pipe, .events = POLLIN};
-	if (poll(pipes, (nfds_t)c->started, 2000) <= 0)
-		return;
+		running += c->workers[i].pipe >= 0;
+	}
+	if (running == 0 || poll(pipes, (nfds_t)c->started, 2000) <= 0)
+		return running;
 	for (i = 0; i < c->started; i++)
 		if (pipes[i].revents)
 			receive(c, c->workers + i);
+	return running;
 }
 
 /* Starts the next worker. The worker writes into ends[1] of the pipe, and the parent reads from
@@ -896,7 +899,6 @@ static int start_worker(struct crowd *c)
 	for (i = 0; i < c->started && w->pid == 0; i++)
 		close(c->workers[i].pipe);
 	c->started++;
-	c->running++;
 	return w->pid == 0;
 }
 
@@ -911,9 +913,8 @@ static int run_crowd(struct crowd *c)
 				return run_worker(c, c->workers + c->started - 1);
 		if (interrupted)
 			pass_on(c);
-		watch(c);
 		show(c);
-	} while (c->running > 0);
+	} while (watch(c) > 0);
 	return summarize(c);
 }
 
