@@ -151,7 +151,7 @@ struct conn {
 	int64_t due;            /* the timer of this state; see enum state */
 	int64_t wake_due;       /* when to call on_wake; 0 for never */
 	int64_t ready_at;       /* when a login last succeeded; 0 for never */
-	int losses;             /* how often the longest pause was doubled; see next_attempt() */
+	uint32_t limit;         /* ms; the longest pause after the last loss; see next_attempt() */
 	char port[16];          /* o.port or the default, as a string */
 	int fd;                 /* the socket, or -1 */
 	pid_t tunnel;           /* the command that carries the stream, or 0 */
@@ -169,7 +169,7 @@ struct conn {
 	                        /* empty with PLAIN, and when it has arrived */
 	const char *resource;   /* the resource to ask for, or NULL */
 	char *jid;              /* our full JID, or NULL until it is bound */
-	struct request *requests, **request_tail; /* oldest first; where to link the next one */
+	struct request *requests; /* oldest first */
 	unsigned requests_made; /* the number in the id of the last request */
 };
 
@@ -355,8 +355,6 @@ static void answer_request(struct conn *c, struct request **link, const struct x
 	struct request *r = *link;
 
 	*link = r->next;
-	if (!*link)
-		c->request_tail = link;
 	if (r->callback)
 		r->callback(&c->x, answer, r->data);
 	free(r->to);
@@ -402,15 +400,14 @@ static void tear_down(struct conn *c)
  * with each loss, up to `longest` ms ("exponential back-off with full jitter"). */
 static int64_t next_attempt(struct conn *c, uint32_t longest)
 {
-	uint32_t limit = (uint32_t)FIRST_RETRY << c->losses, random;
+	uint32_t random;
 
-	if (limit > longest)
-		limit = longest;
-	else
-		c->losses++;
+	c->limit = c->limit ? 2 * c->limit : FIRST_RETRY;
+	if (c->limit > longest)
+		c->limit = longest;
 	if (random_bytes(&random, sizeof random))
-		random = limit;
-	return ms_from_now((long)(random % (limit + 1)));
+		random = c->limit;
+	return ms_from_now((long)(random % (c->limit + 1)));
 }
 
 /* Makes a reason safe to print. The server may have sent parts of it, and vsnprintf() may have cut
@@ -456,7 +453,7 @@ static int end(struct conn *c, int recurs, const char *format, ...)
 	if (format && state > CONNECTING && !say(c, "</stream:stream>"))
 		flush(c); /* if this fails, the server does not get the end tag */
 	if (state == READY && now_ms() - c->ready_at >= HEALTHY)
-		c->losses = 0;
+		c->limit = 0;
 	tear_down(c);
 	if (format && c->o.reconnect && (!recurs || c->ready_at))
 		c->due = next_attempt(c, recurs ? REFUSED_RETRY : LAST_RETRY);
@@ -859,8 +856,9 @@ static const char *read_challenge(struct conn *c, const char *message, uint8_t s
 	rounds = strtol(digits + 3, &rest, 10);
 	if ((*rest && *rest != ',') || rounds < MIN_ROUNDS || rounds > MAX_ROUNDS)
 		return "it asks for too few or too many rounds of hashing";
-	failed = decode_base64(&salt, salt64 + 3, strcspn(salt64 + 3, ","));
-	if (!failed && !buffer_append(&salt, "\0\0\0\1", 4))
+	failed = decode_base64(&salt, salt64 + 3, strcspn(salt64 + 3, ","))
+	         || buffer_append(&salt, "\0\0\0\1", 4);
+	if (!failed)
 		pbkdf2(c->o.password, salt.bytes, salt.end, rounds, salted);
 	c->sasl.failed |= salt.failed;
 	buffer_free(&salt);
@@ -977,7 +975,7 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
                  xmpp_answer *callback, void *data)
 {
 	struct conn *c = conn_of(x);
-	struct request *r = calloc(1, sizeof *r);
+	struct request *r = malloc(sizeof *r), **link = &c->requests;
 
 	if (!r)
 		return -1;
@@ -989,8 +987,9 @@ int xmpp_request(struct xmpp *x, const char *type, const char *to, const char *p
 		free(r);
 		return -1;
 	}
-	*c->request_tail = r;
-	c->request_tail = &r->next;
+	while (*link)
+		link = &(*link)->next;
+	*link = r;
 	return 0;
 }
 
@@ -1157,14 +1156,12 @@ int xmpp_has_status(const struct xml_elem *presence, int code)
 {
 	const struct xml_elem *x = xml_child(presence, "x", NS_MUC "#user");
 	const struct xml_elem *e = x ? x->children : NULL;
-	const char *number;
+	char number[16];
 
-	for (; e; e = e->next) {
-		number = strcmp(e->name, "status") ? NULL : xml_get(e, "code");
-		if (number && strtol(number, NULL, 10) == code)
-			return 1;
-	}
-	return 0;
+	snprintf(number, sizeof number, "%d", code);
+	while (e && (strcmp(e->name, "status") || !xml_has(e, "code", number)))
+		e = e->next;
+	return e != NULL;
 }
 
 int xmpp_unlock_room(struct xmpp *x, const char *room, xmpp_answer *callback, void *data)
@@ -1491,7 +1488,6 @@ struct xmpp *xmpp_new(const struct xmpp_options *o)
 	snprintf(c->port, sizeof c->port, "%d", o->port ? o->port : 5222);
 	c->due = ms_from_now(o->start_after);
 	c->fd = -1;
-	c->request_tail = &c->requests;
 	return &c->x;
 }
 

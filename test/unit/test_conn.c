@@ -387,7 +387,7 @@ static void test_pauses(void)
 	}
 	check("pauses after a loss", good && longest > 30000);
 	for (i = 0; i < 3000; i++) {
-		c->losses = 0;
+		c->limit = 0;
 		c->state = WAIT_HEADER;
 		lose(c, "lost");
 		good &= xmpp_retry_in(x) <= 1000;
@@ -599,7 +599,7 @@ static void test_full_at_error(void)
 	while (!xmpp_message(x, "b@localhost", "chat", "for the queue"))
 		;
 	parse(conn_of(x), "\x01", 1);
-	check("an error when the queue is full ends the connection once", closes == 1 && conn_of(x)->losses == 1);
+	check("an error when the queue is full ends the connection once", closes == 1 && conn_of(x)->limit == 1000);
 	close(fds[1]);
 	xmpp_free(x);
 }
@@ -837,6 +837,11 @@ static void test_options(void)
 	check("a port that is too large", xmpp_new(&o) == NULL && errno == EINVAL);
 	o.port = -1;
 	check("a negative port", xmpp_new(&o) == NULL && errno == EINVAL);
+	o.port = 0;
+	o.start_after = 86400000;
+	x = xmpp_new(&o);
+	check("start_after may be a day", x && xmpp_retry_in(x) > 86000000);
+	xmpp_free(x);
 	o.port = 65535;
 	x = xmpp_new(&o);
 	check("the last port", x != NULL && !*xmpp_jid(x) && xmpp_retry_in(x) >= 0);
