@@ -18,9 +18,9 @@
 enum { NOT_PRINTED = 1, NOT_CONNECTED = 2 };
 
 /* True if this message should be echoed. An error must not be answered, since the answer could
- * cause another error. Messages of type groupchat and headline are not meant for us alone. An
- * unknown type counts as normal (RFC 6121 section 5.2.2). A delayed message was sent while we were
- * offline (XEP-0203). The echo of a message from our own account would come back to us. */
+ * cause another error. A groupchat message is meant for a whole room, and a headline expects no
+ * reply. An unknown type counts as normal (RFC 6121 section 5.2.2). A delayed message was sent
+ * while we were offline (XEP-0203). The echo of a message from our own account could come back. */
 static int wants_echo(struct xmpp *x, const struct xml_elem *message, const struct xml_elem *body)
 {
 	const char *from = xml_get(message, "from"), *id = xml_get(message, "id");
@@ -67,7 +67,7 @@ static void echo(struct xmpp *x, const struct xml_elem *message)
 
 /* S: <presence from='alice@localhost' type='subscribe'/>
  * C: <presence to='alice@localhost' type='subscribed'/>
- * This lets people add us to their contacts (RFC 6121 section 3.1). */
+ * This lets people see when we are online (RFC 6121 section 3.1). */
 static void grant_subscription(struct xmpp *x, const struct xml_elem *presence)
 {
 	const char *from = xml_get(presence, "from");

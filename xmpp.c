@@ -98,7 +98,7 @@ enum {
 	FIRST_RETRY = 1000,      /* ms; the longest pause after the first loss */
 	LAST_RETRY = 60000,      /* ms; the longest pause after many losses */
 	REFUSED_RETRY = 300000,  /* ms; the longest pause after many errors that would recur */
-	HEALTHY = 60000,         /* ms; if READY lasts this long, the next loss is a first one */
+	HEALTHY = 60000,         /* ms; after READY for this long, a loss counts as the first */
 	REASON_SIZE = 512,       /* bytes of the reason that on_close is given */
 	MAX_SHOWN = 300,         /* bytes that the trace shows of invalid input */
 	MAX_OUTPUT = 4 << 20,    /* bytes queued for a server that does not read */
@@ -166,7 +166,7 @@ struct conn {
 	int (*begin_login)(struct conn *); /* logs in with the chosen mechanism */
 	struct buffer sasl;     /* the SASL messages so far, joined by commas, for the proof */
 	struct buffer final;    /* the final SCRAM message to expect from the server, in base64; */
-	                        /* empty with PLAIN, and when it has arrived */
+	                        /* empty with PLAIN, and once it has arrived */
 	const char *resource;   /* the resource to ask for, or NULL */
 	char *jid;              /* our full JID, or NULL until it is bound */
 	struct request *requests; /* oldest first */
@@ -216,8 +216,7 @@ static int random_bytes(void *to, size_t n)
 /* ------------------------------------------------------------------ Output */
 
 /* Returns the length of the control character that the string `s` begins with, or 0 if it begins
- * with another character. Line and paragraph separators, and characters that change the direction
- * of text, count as control characters. */
+ * with another character. xmpp.h says what xmpp_print() counts as a control character. */
 static size_t control_length(const char *s)
 {
 	const unsigned char *u = (const unsigned char *)s;
@@ -286,7 +285,7 @@ static int queue_v(struct conn *c, const char *format, va_list ap)
 		error = ENOMEM;
 	else
 		trace(c, 'C', xml.bytes, xml.end);
-	c->out.failed = 0; /* what was queued before is intact, so the connection stays open */
+	c->out.failed = 0; /* what was queued before is intact */
 	buffer_free(&xml);
 	if (!error)
 		return 0;
@@ -300,9 +299,9 @@ static int queue_v(struct conn *c, const char *format, va_list ap)
 #define give_up(c, ...) end(c, 1, __VA_ARGS__)
 static int end(struct conn *c, int recurs, const char *format, ...);
 
-/* Queues output of the library itself. Output that is too long is dropped, since another user may
- * have caused its length, by an iq with a very long id. Any other failure ends the connection.
- * Returns 0, or -1 if the connection has ended. */
+/* Queues output of the library itself. Drops output that is too long, since another user may have
+ * caused it with a very long iq id. Any other failure ends the connection. Returns 0, or -1 if the
+ * connection has ended. */
 static int say(struct conn *c, const char *format, ...)
 {
 	va_list ap;
@@ -375,8 +374,8 @@ static void end_tunnel(struct conn *c)
 	c->tunnel = 0;
 }
 
-/* Frees the connection's resources, except the JID, which on_close may still ask for. Calls the
- * callbacks of pending requests with NULL. */
+/* Frees the connection's resources, except the parser, and the JID, which on_close may still ask
+ * for. Calls the callbacks of pending requests with NULL. */
 static void tear_down(struct conn *c)
 {
 	c->state = CLOSED;
@@ -432,7 +431,7 @@ static void tidy(char *reason)
  * CLOSING, the bot has closed it already, so errors are not reported. If the error would recur
  * (`recurs`), the bot does not reconnect, unless a login has succeeded before. In that case the
  * error may be temporary, so the bot reconnects, though the pauses may become longer. Always
- * returns -1, so that a caller can return the result of this function. */
+ * returns -1, so that a caller can return the result. */
 static int end(struct conn *c, int recurs, const char *format, ...)
 {
 	char reason[REASON_SIZE];
@@ -502,8 +501,8 @@ void xmpp_retry_after(struct xmpp *x, long ms)
 /* -------------------------------------------------------------- Connecting */
 
 /* C: <?xml version='1.0'?><stream:stream to='HOST' version='1.0' ...>
- * RFC 6120 section 4.2. The server answers with a header of its own. Nothing is kept from a stream
- * before this one (section 6.4.6). */
+ * RFC 6120 section 4.2. The server answers with a header of its own. Nothing is kept from the
+ * previous stream (section 6.4.6). */
 static int open_stream(struct conn *c, enum state next)
 {
 	xmlstream_reset(c->xs);
@@ -682,7 +681,7 @@ const char *xmpp_error_condition(const struct xml_elem *stanza)
 }
 
 /* Ends a connection because of an error that the server has sent. If the error has no text, end()
- * removes the space before it. Always returns -1. */
+ * removes the space at the end. Always returns -1. */
 static int refused(struct conn *c, int recurs, const char *what, const struct xml_elem *error,
                    const char *ns)
 {
@@ -725,7 +724,7 @@ static int create_account(struct conn *c)
 }
 
 /* Ends the connection because the server has not granted our request. An error of type wait is
- * temporary (RFC 6120 section 8.3.2). An answer without <error/> may be temporary, too. */
+ * temporary (RFC 6120 section 8.3.2). An answer without <error/> counts as temporary, too. */
 static int request_refused(struct conn *c, const struct xml_elem *e, const char *what)
 {
 	const struct xml_elem *error = xml_child(e, "error", NULL);
@@ -837,9 +836,9 @@ static int choose_mechanism(struct conn *c, const struct xml_elem *e)
 }
 
 /* Reads the server's first message, r=nonces,s=salt,i=rounds, and hashes the password with this
- * salt. "nonces" stands for our nonce, which is at the end of our first message, and the server's.
- * Neither a nonce nor base64 contains a comma, so each comma ends a value. pbkdf2() needs a
- * four-byte 1 after the salt. Returns NULL, or an error message. */
+ * salt. "nonces" is our nonce, with which our first message ends, followed by the server's. Neither
+ * a nonce nor base64 contains a comma, so each comma ends a value. pbkdf2() needs the bytes 0, 0,
+ * 0, 1 after the salt. Returns NULL, or an error message. */
 static const char *read_challenge(struct conn *c, const char *message, uint8_t salted[20])
 {
 	const char *ours = c->sasl.bytes + c->sasl.end - NONCE;
@@ -865,9 +864,8 @@ static const char *read_challenge(struct conn *c, const char *message, uint8_t s
 	return failed ? "its salt is not base64" : NULL;
 }
 
-/* Computes the proof that we know the password, and the signature by which the server must prove
- * that it knows it, too. Both depend on the n bytes at `messages`. The names are those of RFC 5802
- * section 3. */
+/* Computes the proof that we know the password, and the signature with which the server must prove
+ * the same. Both depend on the n bytes at `messages`. The names are those of RFC 5802 section 3. */
 static void scram_prove(const uint8_t salted[20], const char *messages, size_t n,
                         uint8_t proof[20], uint8_t signature[20])
 {
@@ -887,8 +885,8 @@ static void scram_prove(const uint8_t salted[20], const char *messages, size_t n
  *      base64 of r=nonces,s=salt,i=rounds</challenge>
  * C: <response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>
  *      base64 of c=biws,r=nonces,p=proof</response>
- * The proof covers all messages, up to the comma before p, but not the n,, that begins the first
- * message. Instead, c=biws repeats this n,, in base64. */
+ * The proof covers all messages so far, except ,p=proof and the n,, that begins the first message.
+ * c=biws is that n,, in base64. */
 static int take_challenge(struct conn *c, const struct xml_elem *e)
 {
 	struct buffer first = {0}, final = {0}, *said = &c->sasl;
@@ -1013,8 +1011,7 @@ static int is_answer(const struct conn *c, const struct xml_elem *e, const char 
 
 /* S: <iq type='get' from='...' id='...'><ping xmlns='urn:xmpp:ping'/></iq>
  * C: <iq type='result' id='...' to='...'></iq>
- * XEP-0199. All other requests get an error, since each must be answered (RFC 6120 section 8.2.3).
- * If the id is too long to be sent back, say() drops the answer. */
+ * XEP-0199. Other requests get an error, since each must be answered (RFC 6120 section 8.2.3). */
 static int answer_iq(struct conn *c, const struct xml_elem *e, const char *id)
 {
 	static const char unavailable[] =
@@ -1086,8 +1083,8 @@ static int become_ready(struct conn *c)
 /* S: <iq type='result' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>
  *      <jid>user@host/resource</jid></bind></iq>
  * S: <iq type='error' id='bind'><error type='cancel'><conflict xmlns='...'/></error></iq>
- * The second answer says that the resource is in use. Perhaps our last connection has it, and the
- * server has not noticed yet that this connection broke. So we let the server choose a resource. */
+ * The second answer says that the resource is in use, perhaps by our previous connection, whose
+ * loss the server has not noticed yet. So we let the server choose a resource. */
 static int take_resource(struct conn *c, const struct xml_elem *e)
 {
 	const struct xml_elem *jid = xml_child(xml_child(e, "bind", NS_BIND), "jid", NS_BIND);
@@ -1386,7 +1383,7 @@ static int add_fds(const struct conn *c, fd_set *readable, fd_set *writable, int
 }
 
 /* Handles input and timers. Input comes first, so that an answer that arrived in time counts even
- * if we read it late. The caller reads the clock once for all connections, which is faster. */
+ * if we read it late. */
 static void after_select(struct conn *c, const fd_set *readable, const fd_set *writable,
                          int64_t now)
 {
@@ -1535,7 +1532,7 @@ static int append_base64(struct buffer *b, const void *bytes, size_t n)
 }
 
 /* Decodes n base64 digits and appends the bytes. In each group of four, every digit except the
- * first completes a byte. Returns 0, or -1 if this is not base64 or memory has run out. */
+ * first completes a byte. Returns 0, or -1 if `s` is not base64 or memory has run out. */
 static int decode_base64(struct buffer *b, const char *s, size_t n)
 {
 	const char *digit;
@@ -1594,8 +1591,8 @@ static void sha1_block(uint32_t h[5], const uint8_t p[64])
 }
 
 /* Hashes the last n bytes of a text, and the padding: a 1 bit, zeros, and the length of the text in
- * bits. `before` is the number of bytes before them, a multiple of 64. These have already been
- * hashed, without padding, and the result is `start`. If there are none, `start` is sha1_start. */
+ * bits. `start` is the hash, without padding, of the `before` bytes that come first. `before` is a
+ * multiple of 64. If it is 0, `start` is sha1_start. */
 static void sha1_rest(const uint32_t start[5], size_t before, const void *data, size_t n,
                       uint8_t digest[20])
 {
@@ -1626,9 +1623,9 @@ static void sha1(const void *data, size_t n, uint8_t digest[20])
 	sha1_rest(sha1_start, 0, data, n, digest);
 }
 
-/* Hashes a key of n bytes, filled up with zeros to a block, each byte xored with `pad`. If the key
- * is longer than a block, its own hash takes its place. HMAC-SHA-1 (RFC 2104) continues two such
- * hashes: an inner one with the data, and an outer one with the result of the inner one. */
+/* Hashes one block: the n bytes of a key, then zeros, with each byte xored with `pad`. A key longer
+ * than a block is replaced by its hash. HMAC-SHA-1 (RFC 2104) continues two such hashes: an inner
+ * one with the data, and an outer one with the result of the inner one. */
 static void hash_key(const void *key, size_t n, uint8_t pad, uint32_t h[5])
 {
 	uint8_t block[64] = {0};

@@ -79,9 +79,9 @@ struct xmpp {
  * of this time is one second at first, and doubles with each further loss up to one minute. After
  * a connection that was ready for a minute, it is one second again. Before the first successful
  * login, an error that would recur, such as a wrong password, is final. After that, even such an
- * error may be temporary. The bot therefore reconnects, but the limit grows up to five minutes.
- * Only the stream error <conflict/> is always final, since it means that another client has logged
- * in with the same resource.
+ * error may be temporary, so the bot reconnects, but the limit grows up to five minutes. Only the
+ * stream error <conflict/> is always final, since it means that another client has logged in with
+ * the same resource.
  *
  * With options.tunnel, /bin/sh runs the command, and the stream goes through its standard input
  * and output. Its error messages go to the bot's standard error. It finds the host, the server and
@@ -144,9 +144,9 @@ int xmpp_same_account(const char *a, const char *b);
  * them.
  *
  * In `format`, %s stands for a string, %d for an int, %r for raw XML, and %% for a percent sign.
- * There are no other conversions. A NULL string counts as empty. A %s may stand in text, or in an
- * attribute value whose quotes are in the format, since the string is escaped. Bytes that XML does
- * not allow become U+FFFD.
+ * There are no other conversions. A NULL string counts as empty. %s escapes its string, so it may
+ * stand in text, or in an attribute value whose quotes are in the format. Bytes that XML does not
+ * allow become U+FFFD.
  *
  * Returns 0, or -1 and sets errno. None of these errors ends the connection:
  *
@@ -202,8 +202,8 @@ int xmpp_leave(struct xmpp *x, const char *room, const char *nick);
  *     110   this presence is the bot's own. Its type may also be unavailable
  *     201   the room is new. Others cannot enter until the bot calls xmpp_unlock_room()
  *     210   the room has given the bot another nick, which is in `from`
- *     303   with type unavailable: the occupant stays, but under a new nick. The nick is in
- *           <item nick='...'/>, and in `from` of the presence that follows
+ *     303   with type unavailable: the occupant stays, but under a new nick, which is in
+ *           <item nick='...'/> and in `from` of the presence that follows
  *     307   with type unavailable: the occupant has been kicked */
 int xmpp_has_status(const struct xml_elem *presence, int code);
 
@@ -279,7 +279,7 @@ enum xml_event {
  * or too deep, the parser only looks for its end. Among attributes beyond the limit, it does not
  * look for duplicates.
  *
- * Memory: an incomplete stanza takes at most twice its size plus the size of the last read. A
+ * Memory: an incomplete stanza takes at most twice its size plus the number of bytes fed last. A
  * tree takes at most 22 bytes for each byte of its stanza; many elements like <a/> are the worst
  * case. */
 struct xmlstream *xmlstream_new(size_t max_stanza);
