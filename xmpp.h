@@ -97,9 +97,9 @@ struct xmpp *xmpp_new(const struct xmpp_options *options);
 int xmpp_run(struct xmpp **conns, size_t n);
 
 /* Runs one turn of that loop, for a program that has more to do. Waits at most ms (without limit if
- * negative) until something happens, and then calls the handlers. Returns the number of connections
- * that had not ended for good when the wait began. If there are none, returns 0 without waiting.
- * Returns -1 and sets errno on failure. */
+ * negative) until something happens, and calls the handlers. Returns the number of connections that
+ * had not ended for good when the wait began. If there are none, returns 0 without waiting. Returns
+ * -1 and sets errno on failure. */
 long xmpp_turn(struct xmpp **conns, size_t n, long ms);
 
 /* Makes the loop call xmpp_close() for all connections before it waits again. This stays in effect
