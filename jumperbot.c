@@ -42,7 +42,7 @@ enum {
 	MAX_PAUSE = 60000,    /* ms; the upper limit of `slow`, which makes a bot's pauses longer */
 	TICK = 1000000,       /* us from one report to the next */
 	MAX_LAG = 50,         /* ms; a greater lag makes round trips seem longer, so it is shown */
-	LOCKED = 3000,        /* ms; `slow` after two errors; see handle_error() */
+	SLOWED_TWICE = 3000,  /* ms; `slow` after two calls of slow_down(); see handle_error() */
 	SPARE = 24,           /* descriptors of a process that are not for bots or workers */
 	FIRST = 5,            /* bots that log in first; the others wait until one succeeds */
 	MAX_PHRASES = 9,      /* the most that a bot says in a room before it leaves */
@@ -179,7 +179,7 @@ struct bot {
 	struct phrase said[MAX_PHRASES];
 	long slow;              /* ms to add to each pause, because of errors; see slow_down() */
 	int64_t due;            /* us; when the timer runs out, to measure the lag */
-	char entered;           /* it has been in a room */
+	char been_inside;       /* it has been in a room, so ENTERED includes it */
 	char *refused;          /* why it has given up; otherwise NULL */
 };
 
@@ -417,8 +417,8 @@ static void entered(struct bot *b, const struct xml_elem *presence)
 	b->place = INSIDE;
 	b->to_say = 5 + roll(b, MAX_PHRASES - 4);
 	counts[IN_ROOM]++;
-	if (!b->entered) {
-		b->entered = 1;
+	if (!b->been_inside) {
+		b->been_inside = 1;
 		counts[ENTERED]++;
 		raise_to(&counts[ALL_IN], (now_us() - b->crowd->start) / 1000);
 	}
@@ -450,7 +450,7 @@ static void handle_error(struct bot *b, const struct xml_elem *stanza)
 		slow_down(b);
 	}
 	if (b->place == ENTERING) {
-		if (!busy && (!not_found || b->slow >= LOCKED))
+		if (!busy && (!not_found || b->slow >= SLOWED_TWICE))
 			note_refusal(b, stanza);
 		jump_later(b);
 	} else if (not_found || !strcmp(condition, "not-acceptable")) {
@@ -932,7 +932,7 @@ static int usage(FILE *out)
 	      "  -c  service of the rooms (conference.HOST)\n"
 	      "  -e  machine to connect to (the host)\n"
 	      "  -p  port (5222)\n"
-	      "  -a  logins in a second, at most (50)\n"
+	      "  -a  the most logins per second (50)\n"
 	      "  -i  talk this many times as often as people (1); 0: when a phrase comes back\n"
 	      "  -d  end after this many seconds (never)\n"
 	      "  -s  seed: with the same number, the bots choose the same rooms and phrases\n"
