@@ -5,8 +5,8 @@
  * The problem. Thousands of bots must each do something now and then, although no event prompts
  * them. And select() cannot watch more than about a thousand descriptors.
  *
- * The solution. Each bot has a place, for example inside a room, and a timer. When the timer runs
- * out, on_wake() does what the place requires. Up to a thousand bots share a process, called a
+ * The solution. Each bot has a timer and a place, for example inside a room. When the timer runs
+ * out, the place determines what on_wake() does. Up to a thousand bots share a process, called a
  * worker. The parent process runs no bots. It starts the workers, tells them when to end, and adds
  * up their counts, which each worker reports once a second through a pipe:
  *
@@ -40,7 +40,7 @@ enum {
 	JOIN_TIMEOUT = 30000, /* ms; how long to wait for a room to answer */
 	GRACE = 10,           /* s; how long to wait at the end for the last phrases */
 	MAX_PAUSE = 60000,    /* ms; the upper limit of `slow`, which makes a bot's pauses longer */
-	TICK = 1000000,       /* us from one report to the next */
+	TICK = 1000000,       /* us; one second, the time from one report to the next */
 	MAX_LAG = 50,         /* ms; a greater lag makes round trips seem longer, so it is shown */
 	SLOWED_TWICE = 3000,  /* ms; `slow` after two calls of slow_down(); see handle_error() */
 	SPARE = 24,           /* descriptors of a process that are not for bots or workers */
@@ -56,9 +56,9 @@ static const char *const phrases[] = {
 	"I am not a robot. Well, I am."
 };
 
-/* The number of requests to end. In the parent, these are SIGINT, SIGTERM, the SIGALRM that follows
- * them after GRACE, and the failure of a worker. pass_on() sets the number back to 0. In a worker,
- * these are SIGALRMs, from the parent or because the time is up; see turn_until_end(). */
+/* The number of requests to end. The parent counts SIGINT, SIGTERM, the SIGALRM that follows them
+ * after GRACE, and the failure of a worker. pass_on() sets the number back to 0. A worker counts
+ * SIGALRM, which comes from the parent or from its own alarm(); see turn_until_end(). */
 static volatile sig_atomic_t interrupted;
 
 /* -------------------------------------------------------------- The counts */
@@ -79,7 +79,7 @@ static volatile sig_atomic_t interrupted;
  *     unheard     phrases that never came back
  *     repeated    phrases that came back twice
  *
- * LOGGED_IN, IN_ROOM and the classes of round trips are not in the summary. The parent adds up the
+ * LOGGED_IN and IN_ROOM say how many bots are logged in and in a room now. The parent adds up the
  * counts before SUMS. Of each count from SUMS on, it keeps the largest value.
  *
  * A report is the whole array, 456 bytes. POSIX guarantees that up to 512 bytes (PIPE_BUF) are
@@ -94,7 +94,7 @@ enum count {
 	SUMS = TIMES + CLASSES,
 	ALL_IN = SUMS,  /* ms from the start until the last bot had entered a room */
 	LONGEST,        /* us; the longest round trip */
-	LAG,            /* ms; how late the loop was, at worst, since the last report */
+	LAG,            /* ms; the longest delay of the loop since the last report */
 	COUNTS
 };
 
@@ -118,9 +118,9 @@ static void raise_to(uint32_t *max, int64_t value)
 		*max = value < INT32_MAX ? (uint32_t)value : INT32_MAX;
 }
 
-/* Returns the end of class i, in us. Round trips are not stored, only counted, each in the first
- * class that ends later. Each doubling of the time has four classes, so a percentile is at most 25%
- * too high. The last class begins at 14.7 s and has no end. */
+/* Returns the end of class i, in us. Round trips are not stored, only counted by class. Class i
+ * begins where the one before it ends. Each doubling of the time has four classes, so a percentile
+ * is at most 25% too high. The last class begins at 14.7 s and has no end. */
 static int64_t class_end(int i)
 {
 	return i < CLASSES - 1 ? (5 + i % 4) * (INT64_C(1) << i / 4) / 4 : INT64_MAX;
@@ -143,7 +143,7 @@ static uint32_t awaited(const uint32_t counts[COUNTS])
 }
 
 /* Returns the time in ms that this percentage of the round trips did not exceed, rounded up to the
- * end of a class. If there are none, returns nearly 0. HEARD is the number of round trips. */
+ * end of a class. If there are none, returns at most 0.001. HEARD is the number of round trips. */
 static double percentile(const long long sums[COUNTS], int percent)
 {
 	long long n = sums[TIMES];
@@ -186,12 +186,12 @@ struct bot {
 /* A worker. The worker and the parent each have a copy, with their own end of the pipe. */
 struct worker {
 	int from, n;            /* the number of its first bot, and how many it has */
-	int pipe;               /* for reports; in the parent, -1 after the worker's end */
+	int pipe;               /* for reports; in the parent, -1 when the worker has ended */
 	pid_t pid;
 	uint32_t counts[COUNTS]; /* from its last report; only in the parent */
 };
 
-/* All data of a process. fork() gives each worker a copy. */
+/* All the data of a process. fork() gives each worker a copy. */
 struct crowd {
 	/* the user's options */
 	struct xmpp_options options;
@@ -200,10 +200,10 @@ struct crowd {
 	unsigned long long run; /* unique to this run; see ID */
 	int64_t start;          /* us */
 
-	/* the parent, except that a worker uses its own element of workers[] */
+	/* the parent; a worker needs only worker_count and its own element of workers[] */
 	struct worker workers[FD_SETSIZE];
 	int worker_count;
-	int started;            /* number of workers so far, with those that have ended */
+	int started;            /* workers started so far, including those that have ended */
 	int failed;             /* a worker has failed, was killed, or could not be started */
 	int64_t passed_at;      /* us; when a signal was last passed on; 0 for never */
 	int64_t shown_at;       /* us; when the monitor last showed a line */
@@ -215,7 +215,7 @@ struct crowd {
 	struct xmpp *conns[FD_SETSIZE];
 	int made;               /* how many bots exist already */
 	int got_in;             /* a bot has logged in, here or in the first worker */
-	int64_t slot;           /* us; the last time that next_slot() has reserved for a login */
+	int64_t slot;           /* us; the latest time that next_slot() has reserved */
 	uint32_t counts[COUNTS]; /* these may wrap around; see add_up() */
 };
 
@@ -235,7 +235,7 @@ static void wake_after(struct bot *b, long ms)
 }
 
 /* Sets the timer for the next phrase to the sum of `ms`, b->slow, and a random pause. The pause is
- * 5 to 14 seconds, as people make it, divided by the factor of -i. With -i 0, there is no pause. */
+ * that of a person, 5 to 14 seconds, divided by the factor of -i. With -i 0, there is no pause. */
 static void speak_after(struct bot *b, long ms)
 {
 	long more = 5000 + roll(b, 9001), factor = b->crowd->factor;
@@ -386,7 +386,7 @@ static void note_unlocked(struct xmpp *x, const struct xml_elem *answer, void *d
 		note_refusal(x->data, answer);
 }
 
-/* True if a stanza comes from the bot's own occupant, ROOM/NICK. */
+/* True if a stanza comes from ROOM/NICK, which is the bot itself. */
 static int is_me(const struct bot *b, const struct xml_elem *e)
 {
 	const char *from = xml_get(e, "from"), *slash = from ? strchr(from, '/') : NULL;
@@ -394,8 +394,7 @@ static int is_me(const struct bot *b, const struct xml_elem *e)
 	return slash && xmpp_same_account(from, b->room) && !strcmp(slash + 1, nick_of(b));
 }
 
-/* True if a stanza is an error from the room, from the bot's own occupant, or from the service of
- * all rooms. */
+/* True if a stanza is an error from ROOM/NICK, from the room, or from the service of all rooms. */
 static int is_refusal(const struct bot *b, const struct xml_elem *e)
 {
 	const char *from = xml_get(e, "from"), *service = strchr(b->room, '@') + 1;
@@ -434,9 +433,9 @@ static void entered(struct bot *b, const struct xml_elem *presence)
  * The type wait, and the condition policy-violation, mean that the bot should slow down (RFC 6120
  * section 8.3). But service-unavailable of type wait means that the room is full (XEP-0045 section
  * 7.2.9), which is a refusal. In answer to a join, item-not-found may mean that the room is locked
- * (section 7.2.10). Its creator will soon unlock it, so the first two in a row are not counted. In
- * answer to a phrase, item-not-found and not-acceptable mean that the bot is no longer an occupant,
- * although no presence has said so (section 7.4). */
+ * (section 7.2.10). Its creator will soon unlock it, so this error is not counted until the bot has
+ * been slowed down twice. In answer to a phrase, item-not-found and not-acceptable mean that the
+ * bot is no longer an occupant, although no presence has said so (section 7.4). */
 static void handle_error(struct bot *b, const struct xml_elem *stanza)
 {
 	const char *condition = xmpp_error_condition(stanza);
@@ -506,7 +505,7 @@ static void heard(struct bot *b, struct phrase *p)
 /* Returns the phrase that a message brings back or rejects, or NULL. If an id begins with ID, it
  * must be that of the phrase, since the message may come from another run with the same accounts.
  * But some rooms drop or replace ids. In that case, returns the first awaited phrase with the same
- * text, since rooms keep the order. An error without a body matches any awaited phrase. */
+ * text, since rooms keep the order. For an error without a body, any text will do. */
 static struct phrase *find_phrase(struct bot *b, const char *id, const struct xml_elem *body)
 {
 	int ours = id && !strncmp(id, ID, strlen(ID));
@@ -549,7 +548,7 @@ static void on_message(struct xmpp *x, const struct xml_elem *message)
 	}
 }
 
-/* Enters a room. The first bot that logs in also prints the refusals of bots before it. */
+/* Enters a room. The first bot that logs in also prints the refusals of the bots before it. */
 static void on_ready(struct xmpp *x)
 {
 	struct bot *b = x->data;
@@ -623,7 +622,7 @@ static int make_bots(struct crowd *c, const struct worker *w)
 		b = c->bot + c->made;
 		b->crowd = c;
 		b->number = w->from + c->made;
-		/* a hash of seed and number, but not 0, which roll() could not leave */
+		/* a hash of seed and number; never 0, since roll() would stay at 0 */
 		b->random = ((uint32_t)c->seed + (uint32_t)b->number) * 2654435769u | 1;
 		b->room_number = roll(b, c->rooms);
 		snprintf(b->user, sizeof b->user, "jumperbot_%d", b->number);
@@ -777,9 +776,9 @@ static int summarize(const struct crowd *c)
 
 /* -------------------------------------------------------------- The parent */
 
-/* Decides how many workers there are. In a worker, each bot needs a descriptor; in the parent, each
+/* Decides how many workers to start. In a worker, each bot needs a descriptor; in the parent, each
  * worker needs one. select() can only watch descriptors below FD_SETSIZE, and the system may allow
- * fewer (-1: no limit). Returns 0 or -1. */
+ * fewer (sysconf() returns -1 if it has no limit). Returns 0 or -1. */
 static int divide(struct crowd *c)
 {
 	long limit = sysconf(_SC_OPEN_MAX);
@@ -794,10 +793,10 @@ static int divide(struct crowd *c)
 	return 0;
 }
 
-/* Handles the end of a worker, which has closed its pipe. `counts` are those of its last report. If
- * the worker was killed or has failed, its bots did not log out, so these counts still contain bots
- * in rooms and awaited phrases. This function corrects them. If a worker has failed, the others
- * are told to end, too. If it was killed, they go on. */
+/* Handles the end of a worker, which has closed its pipe. If it has failed or was killed, its bots
+ * did not log out. The counts of its last report then still contain bots in rooms and awaited
+ * phrases, and are corrected here. After a failure, the other workers are told to end, too. If the
+ * worker was killed, they go on. */
 static void end_worker(struct crowd *c, struct worker *w, uint32_t counts[COUNTS])
 {
 	int status = 0;
@@ -816,8 +815,8 @@ static void end_worker(struct crowd *c, struct worker *w, uint32_t counts[COUNTS
 		        w->from, w->from + w->n - 1, WTERMSIG(status));
 }
 
-/* Adds the difference between two reports of a worker to `sums`, or keeps the largest value. A
- * count may wrap around, but the difference is right as long as it fits into 32 bits. */
+/* Adds the difference between two reports of a worker to `sums`. From SUMS on, keeps the largest
+ * value instead. A count may wrap around, but the difference is right if it fits into 32 bits. */
 static void add_up(long long sums[COUNTS], const uint32_t from[COUNTS], const uint32_t to[COUNTS])
 {
 	int k;
@@ -895,7 +894,7 @@ static int start_worker(struct crowd *c)
 	}
 	w->pipe = ends[w->pid == 0];
 	close(ends[w->pid > 0]);
-	/* the other workers notice the parent's end only if nobody else can read their pipes */
+	/* workers notice that the parent is gone only if no other process can read their pipes */
 	for (i = 0; i < c->started && w->pid == 0; i++)
 		close(c->workers[i].pipe);
 	c->started++;
@@ -1016,7 +1015,7 @@ int main(int argc, char **argv)
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGALRM, &action, NULL);
-	signal(SIGCHLD, SIG_DFL); /* if our parent left it ignored, waitpid() would fail */
+	signal(SIGCHLD, SIG_DFL); /* if it was ignored at the start, waitpid() would fail */
 	setvbuf(stderr, NULL, _IOLBF, 0); /* a line of the trace is written in one piece */
 	return divide(&c) || run_crowd(&c);
 }

@@ -73,7 +73,7 @@ enum place {
 	CDATA                   /* in a CDATA section */
 };
 
-/* An element, with the members that only the parser uses. */
+/* An element, with members that callers do not see. */
 struct node {
 	struct xml_elem elem;   /* first, so that a pointer to it is a pointer to the node */
 	const char *qname;      /* the name with its prefix */
@@ -179,7 +179,7 @@ int xml_char(const char *s, size_t n)
 		return u[0] >= ' ' || u[0] == '\t' || u[0] == '\n' || u[0] == '\r' ? 1 : -1;
 	if (u[0] < 0xC2 || u[0] > 0xF4)
 		return -1;
-	/* the first two bytes show whether the form is illegal (RFC 3629 section 4) */
+	/* two bytes are enough to find the ranges that RFC 3629 section 4 forbids */
 	if ((two >= 0xE080 && two < 0xE0A0) || (two >= 0xF080 && two < 0xF090) /* overlong */
 	    || (two >= 0xEDA0 && two < 0xEDC0) || two >= 0xF490) /* a surrogate; too large */
 		return -1;
@@ -456,8 +456,8 @@ static char *seek(const struct xmlstream *xs, char *p, char *end)
 	return q && q < end ? q : end;
 }
 
-/* Scans the first `limit` bytes of the unit, beginning where the last scan stopped. Stops early
- * at the end of the unit, or at an error. */
+/* Continues the scan where the last one stopped, up to byte `limit` of the unit. Stops early at the
+ * end of the unit, or at an error. */
 static void scan(struct xmlstream *xs, size_t limit)
 {
 	char *p = unit(xs) + xs->scanned, *end = unit(xs) + limit;
@@ -485,9 +485,9 @@ static void exceed(struct xmlstream *xs, const char *p)
 /* Scans the bytes that have arrived, up to the end of the unit. First discards white space, which a
  * server may send between stanzas to keep the connection alive (RFC 6120 section 4.6.1).
  *
- * Scanning stops at the limit even if more bytes have arrived. Whether a stanza is skipped must not
- * depend on how the input is split. Of a skipped stanza, only the last two bytes are kept, since
- * step() and finish_tag() look back that far. */
+ * Scanning stops at max_stanza even if more bytes have arrived. Otherwise, how the input is split
+ * would decide whether a stanza is skipped. Of a skipped stanza, only the last two bytes are kept,
+ * since step() and finish_tag() look back that far. */
 static void find_unit(struct xmlstream *xs)
 {
 	size_t limit;
@@ -796,7 +796,7 @@ static char *take_start_tag(struct parser *ps, char *p)
 	q = strchr(p, '>');
 	if (q > p)
 		end_element(ps);
-	*name_end = '\0'; /* only now, since this may be the / or > */
+	*name_end = '\0'; /* only now, since it may be the / or > */
 	return q + 1;
 }
 
@@ -956,8 +956,8 @@ struct xml_elem *xml_child(const struct xml_elem *e, const char *name, const cha
 /* ----------------------------------------------------------------- XML out */
 
 /* Appends a string. Replaces each character in `special` with its reference, and each byte that is
- * not part of a legal character with U+FFFD. After such a byte, the next special character is where
- * it was, so there is no need to search again. */
+ * not part of a legal character with U+FFFD. After such a byte, the place of the next special
+ * character is still known, so there is no need to search again. */
 static void append_escaped(struct buffer *b, const char *s, const char *special)
 {
 	size_t n, plain = strcspn(s, special); /* bytes up to the next special character */
