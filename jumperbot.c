@@ -44,7 +44,7 @@ enum {
 	MAX_LAG = 50,         /* ms; a greater lag makes round trips seem longer, so it is shown */
 	SLOWED_TWICE = 3000,  /* ms; `slow` after two calls of slow_down(); see handle_error() */
 	SPARE = 24,           /* descriptors of a process that are not for bots or workers */
-	FIRST = 5,            /* bots that log in first; the others wait until one succeeds */
+	TRIED_FIRST = 5,      /* bots that log in first; the others wait until one succeeds */
 	MAX_PHRASES = 9,      /* the most that a bot says in a room before it leaves */
 	MAX_HOST = 255        /* bytes; the limit of the DNS (RFC 1035 section 2.3.4) */
 };
@@ -610,7 +610,7 @@ static void on_signal(int number)
 	alarm(GRACE);
 }
 
-/* Creates the worker's bots. At first there are only FIRST of them, since a server may ban an
+/* Creates the worker's bots. At first there are only TRIED_FIRST of them, since a server may ban an
  * address after many wrong passwords. The others follow when a bot has logged in. Returns 0 or
  * -1. */
 static int make_bots(struct crowd *c, const struct worker *w)
@@ -618,7 +618,7 @@ static int make_bots(struct crowd *c, const struct worker *w)
 	struct xmpp_options o = c->options;
 	struct bot *b;
 
-	for (; c->made < w->n && (c->got_in || c->made < FIRST); c->made++) {
+	for (; c->made < w->n && (c->got_in || c->made < TRIED_FIRST); c->made++) {
 		b = c->bot + c->made;
 		b->crowd = c;
 		b->number = w->from + c->made;
