@@ -317,18 +317,15 @@ static void leave(struct bot *b)
 
 /* C: <message to='bot_room_3@conference.localhost' type='groupchat' id='jump.5d1....7.12'>
  *      <body>Tea or coffee?</body></message>
- * Says a phrase, or leaves if the bot has said enough. The room sends the phrase to all occupants,
- * including the bot itself (XEP-0045 section 7.4). With -i 0, the bot speaks again when the phrase
- * has come back, or after JOIN_TIMEOUT. With -l, it sends nothing. */
+ * Says a phrase. The room sends it to all occupants, including the bot itself (XEP-0045 section
+ * 7.4). With -i 0, the bot speaks again when the phrase has come back, or after JOIN_TIMEOUT. With
+ * -l, it sends nothing. */
 static void speak(struct bot *b)
 {
 	const struct crowd *c = b->crowd;
 	struct phrase *p = b->said + b->n_said;
 
-	if (b->to_say-- == 0) {
-		leave(b);
-		return;
-	}
+	b->to_say--;
 	p->text = phrases[roll(b, sizeof phrases / sizeof *phrases)];
 	p->sent_at = now_us();
 	snprintf(p->id, sizeof p->id, ID "%016llx.%d.%u", c->run, b->number,
@@ -352,15 +349,16 @@ static void on_wake(struct xmpp *x)
 	raise_to(&b->crowd->counts[LAG], (now_us() - b->due) / 1000);
 	if (interrupted)
 		return; /* the bot stays in its room, to hear its last phrases */
-	if (b->place == INSIDE) {
-		speak(b);
-		return;
-	}
-	if (b->place != OUTSIDE) {
+	if (b->place == ENTERING || b->place == LEAVING) {
 		b->crowd->counts[UNANSWERED]++;
 		xmpp_leave(b->x, b->room, nick_of(b)); /* in case the bot is in the room */
 	}
-	jump(b);
+	if (b->place != INSIDE)
+		jump(b);
+	else if (b->to_say > 0)
+		speak(b);
+	else
+		leave(b);
 }
 
 /* Counts a refusal by a room. Prints the first one, with the server's explanation. */
