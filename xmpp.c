@@ -1072,7 +1072,6 @@ static int become_ready(struct conn *c)
 {
 	c->state = READY;
 	c->ready_at = now_ms();
-	c->due = ms_from_now(c->o.ping_after);
 	if (say(c, "<presence/>"))
 		return -1;
 	if (c->x.on_ready)
@@ -1291,9 +1290,9 @@ static void receive(struct conn *c)
 
 	if (n > 0) {
 		c->pinged = 0;
-		if (c->state == READY)
-			c->due = ms_from_now(c->o.ping_after);
 		parse(c, buf, (size_t)n);
+		if (c->state == READY) /* after parse(), which may have completed the login */
+			c->due = ms_from_now(c->o.ping_after);
 	} else if (n == 0)
 		lose(c, "the server closed the connection while we waited for %s",
 		     awaited[c->state]);
