@@ -1011,13 +1011,16 @@ static int is_answer(const struct conn *c, const struct xml_elem *e, const char 
 
 /* S: <iq type='get' from='...' id='...'><ping xmlns='urn:xmpp:ping'/></iq>
  * C: <iq type='result' id='...' to='...'></iq>
- * XEP-0199. Other requests get an error, since each must be answered (RFC 6120 section 8.2.3). */
-static int answer_iq(struct conn *c, const struct xml_elem *e, const char *id)
+ * XEP-0199. Other requests get an error, since each must be answered (RFC 6120 section 8.2.3). But
+ * without an id, no answer is possible. */
+static int answer_iq(struct conn *c, const struct xml_elem *e)
 {
 	static const char unavailable[] =
 		"<error type='cancel'><service-unavailable xmlns='" NS_STANZAS "'/></error>";
-	const char *from = xml_get(e, "from"), *format = iq_format(from);
+	const char *from = xml_get(e, "from"), *id = xml_get(e, "id"), *format = iq_format(from);
 
+	if (!id)
+		return 0;
 	if (xml_child(e, "ping", "urn:xmpp:ping"))
 		return say(c, format, "result", id, from, "");
 	return say(c, format, "error", id, from, unavailable);
@@ -1025,13 +1028,10 @@ static int answer_iq(struct conn *c, const struct xml_elem *e, const char *id)
 
 static int take_iq(struct conn *c, const struct xml_elem *e)
 {
-	const char *id = xml_get(e, "id");
 	struct request **link = &c->requests;
 
-	if (!id)
-		return 0;
 	if (xml_has(e, "type", "get") || xml_has(e, "type", "set"))
-		return answer_iq(c, e, id);
+		return answer_iq(c, e);
 	while (*link && !is_answer(c, e, (*link)->id, (*link)->to))
 		link = &(*link)->next;
 	if (*link)
