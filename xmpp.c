@@ -474,7 +474,6 @@ void xmpp_close(struct xmpp *x)
 		lose(c, NULL);
 	else if (c->state < CLOSING) {
 		c->state = CLOSING;
-		c->wake_due = 0;
 		c->due = ms_from_now(CLOSE_TIMEOUT);
 		say(c, "</stream:stream>");
 	}
@@ -1302,7 +1301,7 @@ static void receive(struct conn *c)
 
 void xmpp_wake_after(struct xmpp *x, long ms)
 {
-	conn_of(x)->wake_due = ms < 0 || conn_of(x)->state == CLOSING ? 0 : ms_from_now(ms);
+	conn_of(x)->wake_due = ms < 0 ? 0 : ms_from_now(ms);
 }
 
 /* C: <iq type='get' id='ping' to='HOST'><ping xmlns='urn:xmpp:ping'/></iq>
@@ -1341,7 +1340,7 @@ static void check_timers(struct conn *c, int64_t now)
 		answer_request(c, &c->requests, NULL);
 	if (c->wake_due && now >= c->wake_due) {
 		c->wake_due = 0;
-		if (c->x.on_wake)
+		if (c->x.on_wake && c->state != CLOSING)
 			c->x.on_wake(&c->x);
 	}
 }

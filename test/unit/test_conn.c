@@ -539,21 +539,28 @@ static void test_stop_in_on_close(void)
 	xmpp_free(conns[1]);
 }
 
-/* While the connection is closing, no timer is set. */
+/* While the connection is closing, a timer has no effect, whether it was set before or after
+ * xmpp_close(). */
 static void test_no_timer_when_closing(void)
 {
 	struct xmpp *x;
-	int fds[2];
+	int fds[2], before;
 
-	x = logged_in(fds);
-	wakes = 0;
-	x->on_wake = wake;
-	xmpp_close(x);
-	xmpp_wake_after(x, 1);
-	turns_to_end(&x);
-	check("on_wake does not come while the connection is closing", wakes == 0 && closes == 1 && !*ended);
-	close(fds[1]);
-	xmpp_free(x);
+	for (before = 0; before < 2; before++) {
+		x = logged_in(fds);
+		wakes = 0;
+		x->on_wake = wake;
+		if (before)
+			xmpp_wake_after(x, 1);
+		xmpp_close(x);
+		if (!before)
+			xmpp_wake_after(x, 1);
+		turns_to_end(&x);
+		check("on_wake does not come while the connection is closing",
+		      wakes == 0 && closes == 1 && !*ended);
+		close(fds[1]);
+		xmpp_free(x);
+	}
 }
 
 static void wake_later(struct xmpp *x, const struct xml_elem *answer, void *data)
