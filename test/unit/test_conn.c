@@ -570,6 +570,13 @@ static void wake_later(struct xmpp *x, const struct xml_elem *answer, void *data
 	xmpp_wake_after(x, 1);
 }
 
+/* The pause may be 0 ms. The next attempt would then begin in the same turn. */
+static void end_and_wait(struct xmpp *x, const char *reason)
+{
+	note_end(x, reason);
+	xmpp_retry_after(x, 1000);
+}
+
 /* When a connection is lost, its requests are answered with NULL. A timer that is set then ends with
  * the connection. Before that, xmpp_retry_after() has no effect. */
 static void test_timers_of_a_lost_connection(void)
@@ -582,6 +589,7 @@ static void test_timers_of_a_lost_connection(void)
 	conn_of(x)->o.reconnect = 1;
 	wakes = 0;
 	x->on_wake = wake;
+	x->on_close = end_and_wait;
 	due = conn_of(x)->due;
 	xmpp_retry_after(x, INT_MAX);
 	check("xmpp_retry_after() leaves the ping alone", conn_of(x)->due == due);
